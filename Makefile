@@ -1,0 +1,144 @@
+# gatehouse: the only build rules. Every folder adds a module.mk that lists its sources.
+#
+#   make            build everything into build/
+#   make demo       the whole chain in network namespaces, step by step (root)
+#   make check      build, then all tests; says what it skipped and why
+#   make lab        the demo's network, left running; make lab-down removes it
+#   make bench      benchmarks beside HAProxy, nginx and a bare XDP program
+#   make lint       clang-format, clang-tidy, cppcheck, gcc -fanalyzer, shellcheck
+#   make asan tsan  the test suite under sanitizers
+#   make fuzz       each fuzz target for FUZZ_SECONDS
+#   make coverage   line coverage of the unit and end-to-end tests
+#   make install    DESTDIR= PREFIX=/usr
+#   make deps       install what building and testing need (Debian, root)
+#
+# V=1 shows whole command lines; CC=clang-14 OUT=build/clang builds a variant aside.
+
+VERSION := 0.1.0
+PREFIX ?= /usr
+SAN ?=
+OUT ?= build$(if $(SAN),/$(SAN))
+Q := $(if $(V),,@)
+say = $(if $(V),,@printf '  %-6s %s\n' '$(1)' '$(2)')
+
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+ifeq ($(origin CXX),default)
+CXX := g++
+endif
+BPF_CLANG ?= clang
+is_clang := $(findstring clang,$(notdir $(CC)))
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all deps check check-unit check-bpf check-e2e demo lab lab-down bench lint asan tsan fuzz coverage install clean
+all: programs
+
+# --- flags -----------------------------------------------------------------------------------
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wold-style-definition \
+	-Wvla -Wundef -Wpointer-arith -Wwrite-strings -Wcast-qual -Wcast-align -Wformat=2 -Wimplicit-fallthrough \
+	-Wnull-dereference -Wdouble-promotion -Wredundant-decls -Wconversion -Wno-sign-conversion
+ifneq ($(is_clang),)
+WARN += -Wcomma -Wextra-semi -Wconditional-uninitialized -Wmissing-variable-declarations
+else
+WARN += -Wlogical-op -Wduplicated-cond -Wduplicated-branches -Wformat-truncation=2 -Wformat-overflow=2 \
+	-Walloc-zero -Wjump-misses-init
+endif
+HARDEN := -fstack-protector-strong -fstack-clash-protection -fPIE -fno-omit-frame-pointer
+LDHARDEN := -pie -Wl,-z,relro,-z,now
+OPT := -O2 -D_FORTIFY_SOURCE=2
+ifeq ($(SAN),asan)
+OPT := -O1 -fsanitize=address,undefined -fno-sanitize-recover=all
+# The sanitizers' instrumentation makes gcc see null paths that are not there.
+WARN += -Wno-null-dereference -Wno-format-truncation -Wno-maybe-uninitialized
+LDFLAGS += -fsanitize=address,undefined
+endif
+ifeq ($(SAN),tsan)
+OPT := -O1 -fsanitize=thread
+WARN += -Wno-null-dereference -Wno-tsan
+LDFLAGS += -fsanitize=thread
+endif
+ifeq ($(SAN),cov)
+OPT := -O0 --coverage
+LDFLAGS += --coverage
+endif
+LLHTTP_INC := $(firstword $(wildcard /usr/share/include/llhttp /usr/include))
+LLHTTP_SRC := $(wildcard /usr/share/llhttp/*.c)
+CPPFLAGS += -I. -I$(OUT)/gen -isystem $(OUT)/skel -isystem /usr/share/include -D_GNU_SOURCE \
+	-DGATEHOUSE_VERSION='"$(VERSION)"'
+CFLAGS_ALL = -std=gnu17 -g $(OPT) $(WARN) $(HARDEN) $(CFLAGS) -pthread
+LDFLAGS_ALL = $(LDHARDEN) $(LDFLAGS) -pthread
+LIBS := -lssl -lcrypto -ljansson -lbpf -lelf $(if $(LLHTTP_SRC),,-lllhttp)
+BPF_CFLAGS := -target bpf -mcpu=v3 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wimplicit-int-conversion \
+	-Wenum-conversion -Wno-address-of-packed-member -idirafter /usr/include/$(shell uname -m)-linux-gnu -I.
+
+# --- modules ---------------------------------------------------------------------------------
+
+MODULES := lib bpf registry nlb gateway tests
+PROGRAMS :=
+include $(wildcard $(MODULES:%=%/module.mk))
+
+# An archive per folder; programs are one main file plus the archives, so tests link the same code.
+ARCHIVES := $(foreach m,gateway nlb registry lib,$(if $($(m)_SRC),$(OUT)/$(m).a))
+objs = $(patsubst %.c,$(OUT)/obj/%.o,$(filter %.c,$(1))) $(patsubst %.cc,$(OUT)/obj/%.o,$(filter %.cc,$(1)))
+
+define archive
+$(OUT)/$(1).a: $(call objs,$($(1)_SRC))
+	$$(call say,AR,$$@)
+	$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
+endef
+$(foreach m,gateway nlb registry lib,$(if $($(m)_SRC),$(eval $(call archive,$(m)))))
+
+LLHTTP_OBJ := $(patsubst /usr/share/llhttp/%.c,$(OUT)/obj/llhttp/%.o,$(LLHTTP_SRC))
+$(OUT)/obj/llhttp/%.o: /usr/share/llhttp/%.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu17 -g $(OPT) -w $(HARDEN) -I$(LLHTTP_INC) -c -o $@ $<
+
+define program
+programs: $(OUT)/$(1)
+$(OUT)/$(1): $(call objs,$($(1)_MAIN)) $(ARCHIVES) $(LLHTTP_OBJ)
+	$$(call say,LD,$$@)
+	$(Q)$(CC) $$(LDFLAGS_ALL) -o $$@ $(call objs,$($(1)_MAIN)) -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LLHTTP_OBJ) $(LIBS) $($(1)_LIBS)
+endef
+.PHONY: programs
+programs:
+$(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
+
+$(OUT)/obj/%.o: %.c $(BPF_SKELETONS)
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(OUT)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
+	$(call say,BPF,$@)
+	@mkdir -p $(@D)
+	$(Q)$(BPF_CLANG) $(BPF_CFLAGS) -c -o $@ $<
+
+$(OUT)/skel/%.skel.h: $(OUT)/bpf/%.bpf.o
+	$(call say,SKEL,$@)
+	@mkdir -p $(@D)
+	$(Q)bpftool gen skeleton $< name $*_bpf > $@
+
+-include $(shell [ -d $(OUT)/obj ] && find $(OUT)/obj -name '*.d')
+
+# --- dependencies, installation ----------------------------------------------------------------
+
+deps:
+	scripts/install-deps.sh build check
+
+clean:
+	rm -rf build
+
+# --- tests -------------------------------------------------------------------------------------
+
+UNIT_TESTS := $(patsubst tests/unit/%.c,$(OUT)/tests/unit/%,$(wildcard tests/unit/test_*.c))
+BPF_TESTS := $(patsubst tests/bpf/%.c,$(OUT)/tests/bpf/%,$(wildcard tests/bpf/test_*.c))
+.PHONY: tests
+tests: $(UNIT_TESTS) $(BPF_TESTS)
+$(OUT)/tests/%: $(OUT)/obj/tests/%.o $(ARCHIVES) $(LLHTTP_OBJ)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LLHTTP_OBJ) $(LIBS) -lcmocka

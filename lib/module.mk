@@ -1,0 +1,1 @@
+lib_SRC := $(wildcard lib/*.c)
