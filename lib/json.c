@@ -82,7 +82,7 @@ static size_t json_escape_one(struct buf *out, const unsigned char *p, size_t le
 	return len;
 }
 
-void json_string(struct buf *out, struct str s)
+void json_quote(struct buf *out, struct str s)
 {
 	const unsigned char *p = (const unsigned char *)s.p;
 	size_t at = 0;
@@ -107,7 +107,7 @@ static void json_begin(struct json_writer *w, const char *key)
 		buf_putc(w->out, ',');
 	w->needs_comma = true;
 	if (key) {
-		json_string(w->out, str_from(key));
+		json_quote(w->out, str_from(key));
 		buf_putc(w->out, ':');
 	}
 }
@@ -128,7 +128,7 @@ void json_close(struct json_writer *w, char bracket)
 void json_add_str(struct json_writer *w, const char *key, struct str value)
 {
 	json_begin(w, key);
-	json_string(w->out, value);
+	json_quote(w->out, value);
 }
 
 void json_addz(struct json_writer *w, const char *key, const char *value)
@@ -184,7 +184,7 @@ void json_add_raw(struct json_writer *w, const char *key, struct str json)
 void json_add_pair(struct json_writer *w, struct str key, struct str value)
 {
 	json_begin(w, NULL);
-	json_string(w->out, key);
+	json_quote(w->out, key);
 	buf_putc(w->out, ':');
-	json_string(w->out, value);
+	json_quote(w->out, value);
 }

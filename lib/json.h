@@ -8,8 +8,8 @@
 
 #include "lib/buf.h"
 
-/* `s` with quotes, escaped. */
-void json_string(struct buf *out, struct str s);
+/* `s` with quotes, escaped. (Not json_string, nor any other name of jansson's: both are linked.) */
+void json_quote(struct buf *out, struct str s);
 
 struct json_writer {
 	struct buf *out;
