@@ -141,13 +141,31 @@ int loop_io_modify(struct loop *loop, struct loop_io *io, uint32_t events)
 	return epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, io->fd, &ev) < 0 ? -errno : 0;
 }
 
-void loop_io_remove(struct loop *loop, struct loop_io *io)
+static void loop_strike_out(struct loop *loop, const struct loop_io *io)
 {
-	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, io->fd, NULL);
 	for (int i = loop->batch_at + 1; i < loop->batch_len; i++) {
 		if (loop->batch[i].data.ptr == io)
 			loop->batch[i].data.ptr = NULL;
 	}
+}
+
+int loop_io_move(struct loop *loop, struct loop_io *from, struct loop_io *to, uint32_t events)
+{
+	int r;
+
+	to->fd = from->fd;
+	r = loop_io_modify(loop, to, events);
+	if (r < 0)
+		return r;
+	loop_strike_out(loop, from);
+	from->fd = -1;
+	return 0;
+}
+
+void loop_io_remove(struct loop *loop, struct loop_io *io)
+{
+	epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, io->fd, NULL);
+	loop_strike_out(loop, io);
 }
 
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t delay_ms)

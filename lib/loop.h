@@ -54,6 +54,9 @@ uint64_t loop_now_ns(const struct loop *loop);
 /* `events`: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET …. Returns 0 or -errno. */
 int loop_io_add(struct loop *loop, struct loop_io *io, uint32_t events);
 int loop_io_modify(struct loop *loop, struct loop_io *io, uint32_t events);
+/* `to` takes over the descriptor and interest of `from`, which is as if removed. What is readable
+ * or writable already is reported again. */
+int loop_io_move(struct loop *loop, struct loop_io *from, struct loop_io *to, uint32_t events);
 /* Afterwards no event for it is delivered any more, not even of the round in progress. Before
  * close(). */
 void loop_io_remove(struct loop *loop, struct loop_io *io);
