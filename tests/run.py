@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the test suite and sums it up. `make check` calls it; usage: run.py [unit] [bpf] [e2e]
 
-GATEHOUSE_BUILD names the folder with the built programs (default: build). Every skip is printed
+GATEHOUSE_BUILD names the folder with the built programs (default: build), TEST_TIMEOUT_S how long
+one test program may take (default: 60; longer under sanitizers). Every skip is printed
 with its reason; the last line is `N passed, N failed, N skipped`, the exit status 1 if any failed.
 Standard library only.
 """
@@ -20,7 +21,7 @@ import xml.etree.ElementTree
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.environ.get("GATEHOUSE_BUILD", "build")
 IS_SANITIZED = re.search(r"/(asan|tsan)/?$", BUILD) is not None
-PROGRAM_TIMEOUT_S = 60 * (4 if IS_SANITIZED else 1)
+PROGRAM_TIMEOUT_S = int(os.environ.get("TEST_TIMEOUT_S", 60)) * (4 if IS_SANITIZED else 1)
 E2E_TIMEOUT_S = 900 * (2 if IS_SANITIZED else 1)
 TAP = re.compile(r"^(ok|not ok) \d+(?: -)?(?P<skip> # SKIP)? ?(?P<name>.*)$")
 # A packet program ends with this before its first test where BPF cannot be used at all.
@@ -95,7 +96,7 @@ def run_cmocka(part, totals):
         tally = read_tap(name, output, totals)
         if code == EXIT_SKIPPED and not sum(tally):
             reason = (output.strip().splitlines() or ["no reason given"])[-1]
-            totals.add_skipped(name, reason)
+            totals.add_skipped(name, reason.removeprefix("SKIP: "))
         elif code != 0 and not tally[1]:
             # All tests read so far passed, and still it went wrong: a crash, a leak, a time-out.
             totals.add_failed(f"{name}: {how_it_ended(code)}", output)
@@ -119,7 +120,8 @@ def read_tap(name, output, totals):
         if match["skip"]:
             skipped += 1
             said = [n for n in notes if n.strip() and not re.match(r"^(\d+\.\.\d+|# )", n)]
-            totals.add_skipped(test, said[-1].strip() if said else "no reason given")
+            reason = said[-1].strip().removeprefix("SKIP: ") if said else "no reason given"
+            totals.add_skipped(test, reason)
         elif line.startswith("ok"):
             passed += 1
             totals.passed += 1
