@@ -1,0 +1,686 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/router.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gateway/path.h"
+#include "lib/arena.h"
+#include "lib/cleanup.h"
+#include "lib/hash.h"
+
+#define ROUTER_MAX_HOST    255
+#define ROUTER_MAX_ROUTES  1000000
+#define ROUTER_MAX_METHODS 60 /* known ones and others together; bits of a mask */
+
+/* A pattern of a matcher, the star cut off. */
+struct matcher {
+	struct str name, value;
+	enum http_name id;
+	bool is_prefix; /* "*" is the empty prefix */
+};
+
+/* A route as an entry of the lists of nodes. */
+struct candidate {
+	size_t route;
+	uint64_t methods;               /* all ones: any */
+	const struct matcher *matchers; /* headers, then cookies, then queries */
+	size_t header_count, cookie_count, query_count;
+};
+
+struct candidates {
+	struct candidate *items;
+	size_t count, room;
+};
+
+/* A node is a path of segments below one host; children by literal segment are in router.edges. */
+struct node {
+	struct candidates exact;  /* routes that end here */
+	struct candidates prefix; /* routes that begin here */
+	struct node *variable;    /* child for any one segment */
+	uint64_t id;
+	bool has_literals;
+};
+
+struct edge {
+	const struct node *from; /* NULL: a free slot; for hosts, &router.hosts */
+	struct node *to;
+	struct str label;
+};
+
+struct router {
+	struct arena arena;
+	struct edge *edges; /* open addressing, at most half full */
+	size_t edge_mask, edge_count;
+	struct node hosts; /* its edges lead from host names (suffixes keep their dot) to roots */
+	struct node *any_host;
+	bool has_suffixes;
+	struct str custom_methods[ROUTER_MAX_METHODS];
+	size_t custom_method_count;
+	struct str (*var_names)[ROUTER_MAX_VARS]; /* by route */
+	uint64_t next_id;
+};
+
+/* --- what a configuration may say ---------------------------------------------------------- */
+
+static const char *check_segment(struct str segment)
+{
+	bool has_brace = str_chr(segment, '{') >= 0 || str_chr(segment, '}') >= 0;
+
+	if (str_eq(segment, STR(".")) || str_eq(segment, STR("..")))
+		return "must not have . or .. as a segment";
+	for (size_t i = 0; i < segment.len; i++) {
+		if ((unsigned char)segment.p[i] <= ' ' || strchr("?#;\\\x7f", segment.p[i]))
+			return "must be a path without query, white space, ; and backslash";
+	}
+	if (!has_brace)
+		return NULL;
+	if (segment.len < 3 || segment.p[0] != '{' || segment.p[segment.len - 1] != '}')
+		return "must have {name} for a whole segment only";
+	for (size_t i = 1; i < segment.len - 1; i++) {
+		if (!isalnum((unsigned char)segment.p[i]) && segment.p[i] != '_')
+			return "must have letters, digits and _ only in {name}";
+	}
+	return NULL;
+}
+
+/* Cuts the slash and star of a prefix off. */
+static struct str prefix_of(struct str path, bool *is_prefix)
+{
+	*is_prefix = str_ends(path, STR("/*"));
+	return *is_prefix ? str_sub(path, 0, path.len - 2) : path;
+}
+
+const char *router_check_path(struct str path)
+{
+	size_t segments = 0, vars = 0;
+	struct str rest, segment;
+	bool is_prefix;
+
+	if (path.len == 0 || path.p[0] != '/')
+		return "must begin with \"/\"";
+	path = prefix_of(path, &is_prefix);
+	if (str_chr(path, '*') >= 0)
+		return "may have a * only as its last segment (\"/x/*\")";
+	if (path.len == 0)
+		return NULL;
+	rest = str_sub(path, 1, path.len);
+	while (str_split(&rest, '/', &segment)) {
+		const char *complaint = check_segment(segment);
+
+		if (complaint)
+			return complaint;
+		if (segment.len == 0 && (rest.p || is_prefix) && !(path.len == 1 && !is_prefix))
+			return "must not have empty segments";
+		if (++segments > ROUTER_MAX_SEGMENTS)
+			return "has too many segments";
+		if (segment.len && segment.p[0] == '{' && ++vars > ROUTER_MAX_VARS)
+			return "has too many {name} segments";
+	}
+	return NULL;
+}
+
+const char *router_check_host(struct str host)
+{
+	bool is_suffix = str_starts(host, STR("*."));
+
+	if (is_suffix)
+		host = str_sub(host, 2, host.len);
+	if (host.len == 0)
+		return "must not be empty";
+	if (str_chr(host, '*') >= 0)
+		return "may have a * only in front (\"*.example.com\")";
+	if (!http_is_host(host) || (host.p[0] != '[' && str_chr(host, ':') >= 0) ||
+	    host.len > ROUTER_MAX_HOST)
+		return "must be a host name without a port";
+	return NULL;
+}
+
+/* --- edges --------------------------------------------------------------------------------- */
+
+static uint64_t edge_hash(const struct node *from, struct str label)
+{
+	return hash_mix64(hash_str(label) + from->id * 0x9e3779b97f4a7c15ULL);
+}
+
+static struct node *edge_find(const struct router *r, const struct node *from, struct str label)
+{
+	size_t at;
+
+	if (!r->edges)
+		return NULL;
+	at = edge_hash(from, label) & r->edge_mask;
+	for (; r->edges[at].from; at = (at + 1) & r->edge_mask) {
+		if (r->edges[at].from == from && str_eq(r->edges[at].label, label))
+			return r->edges[at].to;
+	}
+	return NULL;
+}
+
+static void edge_place(struct router *r, struct edge edge)
+{
+	size_t at = edge_hash(edge.from, edge.label) & r->edge_mask;
+
+	while (r->edges[at].from)
+		at = (at + 1) & r->edge_mask;
+	r->edges[at] = edge;
+}
+
+static int edges_grow(struct router *r)
+{
+	size_t old_slots = r->edges ? r->edge_mask + 1 : 0, slots = old_slots ? old_slots * 2 : 64;
+	struct edge *old = r->edges;
+
+	r->edges = calloc(slots, sizeof(*r->edges));
+	if (!r->edges) {
+		r->edges = old;
+		return -ENOMEM;
+	}
+	r->edge_mask = slots - 1;
+	for (size_t i = 0; i < old_slots; i++) {
+		if (old[i].from)
+			edge_place(r, old[i]);
+	}
+	free(old);
+	return 0;
+}
+
+static struct node *node_new(struct router *r)
+{
+	struct node *node = arena_new(&r->arena, struct node);
+
+	if (node)
+		node->id = ++r->next_id;
+	return node;
+}
+
+/* The child behind a label, made if it is not there. NULL: out of memory. */
+static struct node *child_get(struct router *r, struct node *from, struct str label)
+{
+	struct node *to = edge_find(r, from, label);
+
+	if (to)
+		return to;
+	if ((!r->edges || r->edge_count * 2 > r->edge_mask) && edges_grow(r) < 0)
+		return NULL;
+	to = node_new(r);
+	if (!to)
+		return NULL;
+	edge_place(r, (struct edge) { .from = from, .to = to, .label = label });
+	r->edge_count++;
+	from->has_literals = true;
+	return to;
+}
+
+/* --- building ------------------------------------------------------------------------------ */
+
+static int methods_mask(struct router *r, const struct router_route *route, uint64_t *out)
+{
+	uint64_t mask = 0;
+
+	for (size_t i = 0; i < route->method_count; i++) {
+		enum http_method id = http_method_id(route->methods[i]);
+		size_t at = 0;
+
+		if (id != METHOD_OTHER) {
+			mask |= 1ULL << id;
+			/* RFC 9110 9.1: whoever serves GET serves HEAD. */
+			if (id == METHOD_GET)
+				mask |= 1ULL << METHOD_HEAD;
+			continue;
+		}
+		while (at < r->custom_method_count &&
+		       !str_eq(r->custom_methods[at], route->methods[i]))
+			at++;
+		if (at == ROUTER_MAX_METHODS - HTTP_METHODS)
+			return -EINVAL;
+		if (at == r->custom_method_count)
+			r->custom_methods[r->custom_method_count++] = route->methods[i];
+		mask |= 1ULL << (HTTP_METHODS + at);
+	}
+	*out = route->method_count ? mask : UINT64_MAX;
+	return 0;
+}
+
+static void matchers_fill(struct matcher *out, const struct conf_pair *pairs, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct str value = pairs[i].value;
+		bool is_prefix = value.len && value.p[value.len - 1] == '*';
+
+		out[i] = (struct matcher) {
+			.name = pairs[i].name,
+			.value = str_sub(value, 0, value.len - is_prefix),
+			.id = http_name_id(pairs[i].name),
+			.is_prefix = is_prefix,
+		};
+	}
+}
+
+static int candidate_init(struct router *r, struct candidate *c, const struct router_route *route,
+			  size_t index, struct err *err)
+{
+	size_t count = route->header_count + route->cookie_count + route->query_count;
+	struct matcher *matchers = arena_array(&r->arena, struct matcher, count + 1);
+
+	if (!matchers)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (methods_mask(r, route, &c->methods) < 0)
+		return err_set(err, -EINVAL, "routes[%zu]: more than %d different methods in all",
+			       index, ROUTER_MAX_METHODS - HTTP_METHODS);
+	matchers_fill(matchers, route->headers, route->header_count);
+	matchers_fill(matchers + route->header_count, route->cookies, route->cookie_count);
+	matchers_fill(matchers + route->header_count + route->cookie_count, route->queries,
+		      route->query_count);
+	c->route = index;
+	c->matchers = matchers;
+	c->header_count = route->header_count;
+	c->cookie_count = route->cookie_count;
+	c->query_count = route->query_count;
+	return 0;
+}
+
+static size_t matcher_count(const struct candidate *c)
+{
+	return c->header_count + c->cookie_count + c->query_count;
+}
+
+/* Whether `a` is to be tried before `b`, which stands earlier in the file. */
+static bool goes_before(const struct candidate *a, const struct candidate *b)
+{
+	if (matcher_count(a) != matcher_count(b))
+		return matcher_count(a) > matcher_count(b);
+	return a->methods != UINT64_MAX && b->methods == UINT64_MAX;
+}
+
+static int candidates_add(struct router *r, struct candidates *list, const struct candidate *c)
+{
+	size_t at;
+
+	if (list->count == list->room) {
+		size_t room = list->room ? 2 * list->room : 1;
+		struct candidate *items = arena_array(&r->arena, struct candidate, room);
+
+		if (!items)
+			return -ENOMEM;
+		if (list->count)
+			memcpy(items, list->items, list->count * sizeof(*items));
+		list->items = items;
+		list->room = room;
+	}
+	for (at = list->count; at > 0 && goes_before(c, &list->items[at - 1]); at--)
+		list->items[at] = list->items[at - 1];
+	list->items[at] = *c;
+	list->count++;
+	return 0;
+}
+
+static int path_add(struct router *r, struct node *root, struct str path, size_t index,
+		    const struct candidate *c)
+{
+	struct node *node = root;
+	struct str rest, segment;
+	size_t vars = 0;
+	bool is_prefix;
+
+	path = prefix_of(path, &is_prefix);
+	rest = path.len ? str_sub(path, 1, path.len) : (struct str) { 0 };
+	while (node && str_split(&rest, '/', &segment)) {
+		if (segment.len && segment.p[0] == '{') {
+			r->var_names[index][vars++] = str_sub(segment, 1, segment.len - 1);
+			if (!node->variable)
+				node->variable = node_new(r);
+			node = node->variable;
+		} else {
+			struct str normal;
+			const char *problem;
+
+			/* Routes are written in the form that normalised paths have: the segment
+			 * is normalised with its slash, which is cut off again. */
+			if (segment.len &&
+			    path_normalise(&normal, str_of(segment.p - 1, segment.len + 1), ~0U,
+					   &r->arena, &problem) == 0)
+				segment = str_sub(normal, 1, normal.len);
+			node = child_get(r, node, segment);
+		}
+	}
+	if (!node)
+		return -ENOMEM;
+	return candidates_add(r, is_prefix ? &node->prefix : &node->exact, c);
+}
+
+/* Lower case, no port, no final dot. False when it is too long to be a host. */
+static bool host_normalise(struct str host, char out[ROUTER_MAX_HOST + 1], struct str *result)
+{
+	ptrdiff_t end = host.len && host.p[0] == '[' ? str_chr(host, ']') + 1 : str_chr(host, ':');
+
+	if (end > 0 || (end == 0 && host.len && host.p[0] == ':'))
+		host.len = (size_t)end;
+	if (host.len && host.p[host.len - 1] == '.')
+		host.len--;
+	if (host.len > ROUTER_MAX_HOST)
+		return false;
+	for (size_t i = 0; i < host.len; i++)
+		out[i] = (char)tolower((unsigned char)host.p[i]);
+	*result = str_of(out, host.len);
+	return true;
+}
+
+static struct node *host_get(struct router *r, struct str host)
+{
+	char text[ROUTER_MAX_HOST + 1];
+	struct str label;
+
+	if (str_starts(host, STR("*."))) {
+		r->has_suffixes = true;
+		host = str_sub(host, 1, host.len); /* ".example.com" */
+	}
+	if (!host_normalise(host, text, &label))
+		return NULL;
+	label = arena_str(&r->arena, label);
+	return label.p ? child_get(r, &r->hosts, label) : NULL;
+}
+
+static int route_add(struct router *r, const struct router_route *route, size_t index,
+		     struct err *err)
+{
+	const char *complaint = router_check_path(route->path);
+	struct candidate c;
+	int rc;
+
+	if (complaint)
+		return err_set(err, -EINVAL, "routes[%zu]: path %s", index, complaint);
+	rc = candidate_init(r, &c, route, index, err);
+	if (rc < 0)
+		return rc;
+	if (route->host_count == 0)
+		rc = path_add(r, r->any_host, route->path, index, &c);
+	for (size_t i = 0; i < route->host_count && rc == 0; i++) {
+		struct node *root;
+
+		complaint = router_check_host(route->hosts[i]);
+		if (complaint)
+			return err_set(err, -EINVAL, "routes[%zu]: host %s", index, complaint);
+		root = host_get(r, route->hosts[i]);
+		rc = root ? path_add(r, root, route->path, index, &c) : -ENOMEM;
+	}
+	return rc < 0 ? err_set(err, rc, "out of memory") : 0;
+}
+
+int router_new(struct router **out, const struct router_route *routes, size_t count,
+	       struct err *err)
+{
+	struct router *r = calloc(1, sizeof(*r));
+	int rc = 0;
+
+	if (!r || count > ROUTER_MAX_ROUTES) {
+		free(r);
+		return err_set(err, r ? -EINVAL : -ENOMEM, r ? "too many routes" : "out of memory");
+	}
+	arena_init(&r->arena, 16384, 0);
+	r->any_host = node_new(r);
+	r->var_names = arena_zalloc(&r->arena, (count + 1) * sizeof(*r->var_names));
+	if (!r->any_host || !r->var_names)
+		rc = err_set(err, -ENOMEM, "out of memory");
+	for (size_t i = 0; i < count && rc == 0; i++)
+		rc = route_add(r, &routes[i], i, err);
+	if (rc < 0) {
+		router_free(&r);
+		return rc;
+	}
+	*out = r;
+	return 0;
+}
+
+void router_free(struct router **r)
+{
+	if (!*r)
+		return;
+	free((*r)->edges);
+	arena_fini(&(*r)->arena);
+	free(*r);
+	*r = NULL;
+}
+
+/* --- matching ------------------------------------------------------------------------------ */
+
+static bool value_matches(const struct matcher *m, struct str value)
+{
+	return m->is_prefix ? str_starts(value, m->value) : str_eq(value, m->value);
+}
+
+static bool header_matches(const struct matcher *m, const struct router_request *request)
+{
+	for (size_t i = 0; i < request->field_count; i++) {
+		const struct http_field *f = &request->fields[i];
+
+		if (f->id == m->id && str_ieq(f->name, m->name) && value_matches(m, f->value))
+			return true;
+	}
+	return false;
+}
+
+static bool cookie_matches(const struct matcher *m, const struct router_request *request)
+{
+	for (size_t i = 0; i < request->field_count; i++) {
+		struct str rest, pair;
+
+		if (request->fields[i].id != HTTP_COOKIE || request->fields[i].name.len == 0)
+			continue;
+		rest = request->fields[i].value;
+		while (str_split(&rest, ';', &pair)) {
+			ptrdiff_t at;
+
+			pair = str_trim(pair);
+			at = str_chr(pair, '=');
+			if (at >= 0 && str_eq(str_sub(pair, 0, (size_t)at), m->name) &&
+			    value_matches(m, str_sub(pair, (size_t)at + 1, pair.len)))
+				return true;
+		}
+	}
+	return false;
+}
+
+static int hex_value(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c = (char)tolower((unsigned char)c);
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+/* Form decoding: "+" is a space, escapes that are none stay. False when it does not fit. */
+static bool form_decode(struct str s, char *out, size_t room, struct str *result)
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < s.len; i++) {
+		int high = -1, low = -1;
+
+		if (len == room)
+			return false;
+		if (s.p[i] == '%' && i + 2 < s.len) {
+			high = hex_value(s.p[i + 1]);
+			low = hex_value(s.p[i + 2]);
+		}
+		if (high >= 0 && low >= 0) {
+			out[len++] = (char)(high << 4 | low);
+			i += 2;
+		} else {
+			out[len++] = s.p[i] == '+' ? ' ' : s.p[i];
+		}
+	}
+	*result = str_of(out, len);
+	return true;
+}
+
+static bool query_matches(const struct matcher *m, const struct router_request *request)
+{
+	struct str rest = request->query, pair;
+
+	if (rest.len == 0)
+		return false;
+	while (str_split(&rest, '&', &pair)) {
+		char name_text[256], value_text[1024];
+		ptrdiff_t at = str_chr(pair, '=');
+		struct str name = at < 0 ? pair : str_sub(pair, 0, (size_t)at);
+		struct str value = at < 0 ? STR("") : str_sub(pair, (size_t)at + 1, pair.len);
+
+		if (form_decode(name, name_text, sizeof(name_text), &name) &&
+		    str_eq(name, m->name) &&
+		    form_decode(value, value_text, sizeof(value_text), &value) &&
+		    value_matches(m, value))
+			return true;
+	}
+	return false;
+}
+
+static bool matchers_match(const struct candidate *c, const struct router_request *request)
+{
+	const struct matcher *m = c->matchers;
+
+	for (size_t i = 0; i < c->header_count; i++) {
+		if (!header_matches(m++, request))
+			return false;
+	}
+	for (size_t i = 0; i < c->cookie_count; i++) {
+		if (!cookie_matches(m++, request))
+			return false;
+	}
+	for (size_t i = 0; i < c->query_count; i++) {
+		if (!query_matches(m++, request))
+			return false;
+	}
+	return true;
+}
+
+/* One look-up under way. */
+struct walk {
+	const struct router *router;
+	const struct router_request *request;
+	struct router_match *out;
+	uint64_t method; /* bit, 0 for a method that no route names */
+	uint64_t allow;
+};
+
+static bool candidates_match(struct walk *w, const struct candidates *list, size_t rest_at)
+{
+	for (size_t i = 0; i < list->count; i++) {
+		const struct candidate *c = &list->items[i];
+
+		if (!matchers_match(c, w->request))
+			continue;
+		if (c->methods != UINT64_MAX && !(c->methods & w->method)) {
+			w->allow |= c->methods;
+			continue;
+		}
+		w->out->route = c->route;
+		w->out->rest_at = rest_at;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * Looks below `node` for the path from `at` on, which is a slash or the end. Depth-first, most
+ * specific first; each node is visited at most once, as it has one parent.
+ */
+static bool walk_node(struct walk *w, const struct node *node, size_t at, size_t depth)
+{
+	struct str path = w->request->path;
+	struct str segment;
+	size_t end;
+
+	if (at < path.len && depth < ROUTER_MAX_SEGMENTS) {
+		const char *slash = memchr(path.p + at + 1, '/', path.len - at - 1);
+		const struct node *child;
+
+		end = slash ? (size_t)(slash - path.p) : path.len;
+		segment = str_sub(path, at + 1, end);
+		child = node->has_literals ? edge_find(w->router, node, segment) : NULL;
+		if (child && walk_node(w, child, end, depth + 1))
+			return true;
+		if (node->variable && segment.len && w->out->var_count < ROUTER_MAX_VARS) {
+			w->out->vars[w->out->var_count++] = segment;
+			if (walk_node(w, node->variable, end, depth + 1))
+				return true;
+			w->out->var_count--;
+		}
+	}
+	if (at == path.len && candidates_match(w, &node->exact, path.len))
+		return true;
+	return candidates_match(w, &node->prefix, at);
+}
+
+static uint64_t method_bit(const struct router *r, const struct router_request *request)
+{
+	if (request->method != METHOD_OTHER)
+		return 1ULL << request->method;
+	for (size_t i = 0; i < r->custom_method_count; i++) {
+		if (str_eq(r->custom_methods[i], request->method_name))
+			return 1ULL << (HTTP_METHODS + i);
+	}
+	return 0;
+}
+
+static bool walk_host(struct walk *w, struct str label)
+{
+	const struct node *root = edge_find(w->router, &w->router->hosts, label);
+
+	return root && walk_node(w, root, 0, 0);
+}
+
+static bool walk_hosts(struct walk *w)
+{
+	char text[ROUTER_MAX_HOST + 1];
+	struct str host;
+
+	if (!w->router->hosts.has_literals || !host_normalise(w->request->host, text, &host) ||
+	    host.len == 0)
+		return false;
+	if (walk_host(w, host))
+		return true;
+	if (!w->router->has_suffixes)
+		return false;
+	/* Every suffix that begins with a dot, the longest first; something stands before it. */
+	for (size_t i = 1; i < host.len; i++) {
+		if (host.p[i] == '.' && walk_host(w, str_sub(host, i, host.len)))
+			return true;
+	}
+	return false;
+}
+
+enum router_result router_match(const struct router *r, const struct router_request *request,
+				struct router_match *out)
+{
+	struct walk w = { .router = r, .request = request, .out = out };
+
+	out->var_count = 0;
+	out->allow = 0;
+	w.method = method_bit(r, request);
+	if (walk_hosts(&w) || walk_node(&w, r->any_host, 0, 0))
+		return ROUTER_FOUND;
+	out->allow = w.allow;
+	return w.allow ? ROUTER_NO_METHOD : ROUTER_NO_ROUTE;
+}
+
+struct str router_var_name(const struct router *r, size_t route, size_t n)
+{
+	return r->var_names[route][n];
+}
+
+void router_write_allow(const struct router *r, uint64_t allow, struct buf *out)
+{
+	const char *comma = "";
+
+	for (unsigned i = 1; i < ROUTER_MAX_METHODS; i++) {
+		if (!(allow & (1ULL << i)))
+			continue;
+		buf_addz(out, comma);
+		if (i < HTTP_METHODS)
+			buf_addz(out, http_method_name((enum http_method)i));
+		else
+			buf_add(out, r->custom_methods[i - HTTP_METHODS]);
+		comma = ", ";
+	}
+}
