@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The gateway's configuration as it stands in its file. Checked as a whole; names that refer to
+ * other parts are resolved to pointers. What is compiled from it (route table, rules, keys) is in
+ * snapshot.h.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gateway/headers.h"
+#include "gateway/limits.h"
+#include "gateway/path.h"
+#include "lib/conf.h"
+#include "lib/net.h"
+#include "lib/str.h"
+
+struct gw_certificate {
+	struct str certificate, key; /* PEM files */
+};
+
+enum gw_tls_version { GW_TLS_1_2, GW_TLS_1_3 };
+
+struct gw_tls {
+	struct gw_certificate *certificates; /* at least one; the first is the default */
+	size_t certificates_count;
+	struct str *alpn; /* "http/1.1"; "h2" needs a version that speaks it */
+	size_t alpn_count;
+	int min_version; /* enum gw_tls_version */
+	struct str ticket_keys;
+};
+
+struct gw_listener {
+	struct net_addr bind;
+	struct gw_tls *tls; /* NULL: plain HTTP */
+	bool redirect_to_https;
+};
+
+struct gw_register {
+	struct str app, id; /* id p NULL: derived from address and port */
+	struct str address; /* an IP address */
+	uint16_t port;
+	struct str zone, version;
+	uint16_t weight;
+	uint32_t lease_s;
+	struct conf_pair *metadata;
+	size_t metadata_count;
+};
+
+struct gw_registry {
+	struct str *urls;
+	size_t urls_count;
+	struct str cache;                /* file */
+	struct str token;                /* bearer token of the registry */
+	struct gw_register *register_as; /* NULL: not registered */
+};
+
+struct gw_jwks {
+	struct str file;
+};
+
+struct gw_auth {
+	struct str name;
+	int type; /* 0: jwt */
+	struct str issuer;
+	struct str *audiences;
+	size_t audiences_count;
+	unsigned algorithms; /* JWT_ALG_BIT of jwks.h */
+	struct gw_jwks jwks;
+	int64_t leeway_s, max_lifetime_s;
+	struct str user_claim;
+	struct conf_pair *forward; /* claim → header name */
+	size_t forward_count;
+	struct str realm; /* of WWW-Authenticate */
+};
+
+struct gw_limit {
+	struct str name;
+	struct limits_key_spec key;
+	uint64_t limit, window_s, burst; /* burst 0: as limit */
+};
+
+enum gw_balance { GW_P2C, GW_ROUND_ROBIN, GW_LEAST_REQUEST };
+
+struct gw_endpoint {
+	struct net_addr address;
+	uint16_t weight;
+};
+
+struct gw_health {
+	struct str path; /* p NULL: no active checks */
+	uint32_t interval_ms, timeout_ms, rise, fall;
+};
+
+struct gw_service {
+	struct str name;
+	struct str discover; /* app in the registry; p NULL: endpoints */
+	struct gw_endpoint *endpoints;
+	size_t endpoints_count;
+	int balance; /* enum gw_balance */
+	uint32_t retries;
+	uint32_t connect_timeout_ms, response_timeout_ms, request_timeout_ms;
+	uint32_t idle_timeout_ms;      /* of pooled connections */
+	uint32_t max_idle_connections; /* per worker */
+	struct gw_health health;
+	size_t index; /* in gw_conf.services */
+};
+
+struct gw_transform {
+	struct conf_pair *set, *add;
+	size_t set_count, add_count;
+	struct str *remove;
+	size_t remove_count;
+};
+
+struct gw_path_rules {
+	unsigned allow; /* enum path_allow */
+	bool keep_underscores;
+};
+
+struct gw_defaults {
+	struct str *limits;
+	size_t limits_count;
+	uint64_t max_body_bytes;
+	struct gw_transform request, response;
+	/* "keep" or "refuse" */
+	int encoded_slash, backslash, parameters, nul;
+	bool underscores_in_headers;
+};
+
+struct gw_match {
+	struct str *hosts;
+	size_t hosts_count;
+	struct str path;
+	struct str *methods;
+	size_t methods_count;
+	struct conf_pair *headers, *cookies, *query;
+	size_t headers_count, cookies_count, query_count;
+};
+
+struct gw_version {
+	struct str name;
+	uint64_t deprecated_ms, sunset_ms; /* wall clock; 0: not set */
+	struct str successor;
+	bool enforce_sunset;
+};
+
+struct gw_respond {
+	uint16_t status;
+	struct str body, content_type;
+};
+
+struct gw_redirect {
+	uint16_t status;
+	struct str location;
+};
+
+struct gw_split {
+	struct str service;
+	uint32_t weight;
+	struct gw_service *to; /* resolved */
+};
+
+/* A claim and the words of which a token must have one; claims must all be fulfilled. */
+struct gw_require {
+	struct str claim;
+	struct str *words;
+	size_t words_count;
+};
+
+struct gw_route {
+	struct str name;
+	struct gw_match match;
+	struct str auth;
+	struct str *limits;
+	size_t limits_count;
+	struct gw_require *require;
+	size_t require_count;
+
+	/* exactly one target: */
+	struct str service;
+	struct gw_split *split;
+	size_t split_count;
+	struct gw_respond *respond;
+	struct gw_redirect *redirect;
+
+	struct str rewrite_prefix; /* replaces the prefix that matched; p NULL: path unchanged */
+	struct gw_version *version;
+	struct gw_transform request, response;
+	uint64_t max_body_bytes; /* 0: as in defaults */
+	/* resolved by the checks: */
+	struct gw_auth *auth_to;
+	struct gw_service *service_to;
+};
+
+struct gw_access_log {
+	struct str path; /* "-": stdout; p NULL: none */
+};
+
+struct gw_admin {
+	struct net_addr bind; /* len 0: none */
+	struct str socket;    /* p NULL: none */
+};
+
+/* Deadlines and bounds of client connections. */
+struct gw_client {
+	uint32_t handshake_timeout_ms, head_timeout_ms, body_timeout_ms, idle_timeout_ms;
+	uint32_t write_timeout_ms;
+	uint32_t max_connections; /* per process; 0: as many as descriptors allow */
+	uint32_t max_head_bytes, max_fields;
+	uint32_t max_requests; /* per connection; 0: no bound */
+};
+
+enum gw_log_format { GW_LOG_TEXT, GW_LOG_JSON };
+
+struct gw_conf {
+	struct str instance; /* default: the host's name */
+	struct str domain;
+	uint32_t workers; /* 0: one per core */
+	struct gw_listener *listeners;
+	size_t listeners_count;
+	struct gw_admin admin;
+	struct gw_registry *registry; /* NULL: none */
+	struct gw_auth *auth;
+	size_t auth_count;
+	struct gw_limit *rate_limits;
+	size_t rate_limits_count;
+	uint32_t rate_limit_keys; /* size of the local table */
+	uint32_t token_cache_tokens;
+	struct gw_service *services;
+	size_t services_count;
+	struct gw_defaults defaults;
+	unsigned path_allow; /* enum path_allow, from defaults */
+	struct gw_route *routes;
+	size_t routes_count;
+	struct gw_access_log access_log;
+	struct net_prefix *trusted_proxies;
+	size_t trusted_proxies_count;
+	struct gw_client client;
+	uint32_t drain_delay_ms, drain_timeout_ms;
+};
+
+/* The description for conf_load, conf_schema_json, conf_help and conf_check_reload. */
+extern const struct conf_object gw_conf_object;
