@@ -107,7 +107,7 @@ endef
 programs:
 $(foreach p,$(PROGRAMS),$(eval $(call program,$(p))))
 
-$(OUT)/obj/%.o: %.c $(BPF_SKELETONS)
+$(OUT)/obj/%.o: %.c | $(BPF_SKELETONS)
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<

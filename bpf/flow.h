@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The flow table: remembers which gateway a connection was given, for the packets whose ring slot
+ * has changed hands since. A set-associative array rather than a BPF hash, because one cache line
+ * holds a whole bucket and no list is kept in order: finding and adding cost one memory access
+ * each.
+ */
+#pragma once
+
+#include "bpf/maps.h"
+
+static __always_inline struct nlb_flow_bucket *flow_bucket(const struct nlb_config *cfg, __u64 hash)
+{
+	__u32 index = bpf_get_smp_processor_id() * (cfg->flow_bucket_mask + 1) +
+		      ((__u32)hash & cfg->flow_bucket_mask);
+
+	return bpf_map_lookup_elem(&flows, &index);
+}
+
+/* Zero marks a free entry, so the one flow in 2^64 that hashes to it is known as 1. */
+static __always_inline __u64 flow_tag(__u64 hash)
+{
+	return hash ? hash : 1;
+}
+
+static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, __u64 hash)
+{
+	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash);
+	__u64 tag = flow_tag(hash);
+
+	if (!bucket)
+		return NULL;
+#pragma unroll
+	for (int i = 0; i < NLB_FLOW_WAYS; i++) {
+		if (bucket->way[i].tag == tag)
+			return &bucket->way[i];
+	}
+	return NULL;
+}
+
+/*
+ * Under a flood of new connections nothing more is recorded in this tick: otherwise the flood would
+ * push every established connection out of the table.
+ */
+static __always_inline bool flow_guard_allows(const struct nlb_config *cfg, __u64 now)
+{
+	__u32 zero = 0;
+	struct nlb_flow_guard *guard = bpf_map_lookup_elem(&flow_guard, &zero);
+
+	if (!guard)
+		return false;
+	if (guard->tick != now) {
+		guard->tick = now;
+		guard->count = 0;
+	}
+	if (guard->count >= cfg->new_flows_per_tick)
+		return false;
+	guard->count++;
+	return true;
+}
+
+/* Takes, in this order: the flow's own old entry, a free one, the one unused for longest. */
+static __always_inline bool flow_put(const struct nlb_config *cfg, __u64 hash, __u16 gateway,
+				     __u16 generation)
+{
+	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash);
+	__u64 now = bpf_jiffies64();
+	__u64 tag = flow_tag(hash);
+	struct nlb_flow *victim;
+	__u64 best = 0;
+
+	if (!bucket || !flow_guard_allows(cfg, now))
+		return false;
+
+	victim = &bucket->way[0];
+#pragma unroll
+	for (int i = 0; i < NLB_FLOW_WAYS; i++) {
+		struct nlb_flow *flow = &bucket->way[i];
+		__u64 score = (__u32)now - flow->used;
+
+		if (!flow->tag)
+			score = 1ULL << 32;
+		if (flow->tag == tag)
+			score = 1ULL << 33;
+		if (score > best) {
+			best = score;
+			victim = flow;
+		}
+	}
+	victim->tag = tag;
+	victim->gateway = gateway;
+	victim->generation = generation;
+	victim->used = (__u32)now;
+	return true;
+}

@@ -1,0 +1,5 @@
+BPF_OBJECTS := $(OUT)/bpf/nlb.bpf.o $(OUT)/bpf/decap.bpf.o
+BPF_SKELETONS := $(OUT)/skel/nlb.skel.h $(OUT)/skel/decap.skel.h
+# Skeletons are system headers to the compiler, so its dependency files leave them out.
+$(OUT)/obj/nlb/loader.o $(OUT)/obj/nlb/decap.o $(OUT)/obj/tests/bpf/test_nlb.o \
+	$(OUT)/obj/tests/bpf/test_decap.o $(OUT)/obj/tests/bench/nlb.o: $(BPF_SKELETONS)
