@@ -33,7 +33,7 @@ int net_parse_ip(struct net_addr *out, struct str text, uint16_t port)
 	return 0;
 }
 
-static int net_parse_unix(struct net_addr *out, struct str path)
+int net_parse_unix(struct net_addr *out, struct str path)
 {
 	struct net_addr a = { .un.sun_family = AF_UNIX };
 

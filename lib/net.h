@@ -28,6 +28,8 @@ struct net_addr {
 int net_parse(struct net_addr *out, struct str text, uint16_t default_port);
 /* An address without a port. */
 int net_parse_ip(struct net_addr *out, struct str text, uint16_t port);
+/* A unix socket's path, -EINVAL when it is empty or too long (107 bytes). */
+int net_parse_unix(struct net_addr *out, struct str path);
 uint16_t net_port(const struct net_addr *a);
 bool net_addr_eq(const struct net_addr *a, const struct net_addr *b);
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d), as dual-stack sockets report it, becomes IPv4. */

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/conn.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "gateway/http1.h"
+#include "gateway/snapshot.h"
+#include "lib/tls.h"
+
+#define CONN_IN_MAX       (64UL * 1024)
+#define CONN_OUT_MAX      (1024UL * 1024)
+#define CONN_LINGER_MS    2000 /* how long a finished connection waits for the peer's FIN */
+#define CONN_LINGER_BYTES (256UL * 1024)
+
+/* --- buffers: taken from the worker's pool when needed, given back when empty
+ * ------------------------------------- */
+
+static bool chunk_attach(struct conn *c, struct buf *b)
+{
+	if (b->data)
+		return true;
+	b->data = worker_chunk_take(c->worker);
+	b->cap = b->data ? WORKER_CHUNK : 0;
+	return b->data != NULL;
+}
+
+static void chunk_detach(struct conn *c, struct buf *b)
+{
+	if (!b->data || buf_len(b))
+		return;
+	if (b->cap == WORKER_CHUNK) {
+		worker_chunk_give(c->worker, b->data);
+		b->data = NULL;
+		b->cap = b->start = b->end = 0;
+	} else {
+		buf_reset(b, 0);
+	}
+}
+
+char *conn_reserve(struct conn *c, size_t want, size_t *room)
+{
+	char *at;
+
+	if (!chunk_attach(c, &c->out))
+		return NULL;
+	at = buf_reserve(&c->out, want);
+	*room = at ? buf_room(&c->out) : 0;
+	return at;
+}
+
+/* --- deadlines
+ * ------------------------------------------------------------------------------------------------------
+ */
+
+/* A timer that fires too early is put off then; only one that fires too late must move now. */
+static void conn_arm(struct conn *c, uint64_t due_ms)
+{
+	struct loop *loop = c->worker->loop;
+
+	if (!loop_timer_is_pending(&c->timer) || c->timer.wheel.due > due_ms)
+		loop_timer_start(loop, &c->timer, due_ms - MIN(due_ms, loop_now_ms(loop)));
+}
+
+void conn_set_deadline(struct conn *c, uint64_t delay_ms)
+{
+	c->deadline_ms = loop_now_ms(c->worker->loop) + delay_ms;
+	conn_arm(c, c->deadline_ms);
+}
+
+void conn_clear_deadline(struct conn *c)
+{
+	c->deadline_ms = UINT64_MAX;
+}
+
+static void conn_on_timer(struct loop_timer *timer)
+{
+	struct conn *c = container_of(timer, struct conn, timer);
+	uint64_t now = loop_now_ms(c->worker->loop);
+
+	if (now >= c->stall_ms) {
+		conn_close(c);
+		return;
+	}
+	if (now < c->deadline_ms) {
+		if (MIN(c->deadline_ms, c->stall_ms) != UINT64_MAX)
+			conn_arm(c, MIN(c->deadline_ms, c->stall_ms));
+		return;
+	}
+	c->deadline_ms = UINT64_MAX;
+	if (!c->proto || c->is_finishing)
+		conn_close(c);
+	else
+		c->proto->on_deadline(c);
+}
+
+/* --- reading and writing
+ * -------------------------------------------------------------------------------------------- */
+
+bool conn_fill(struct conn *c)
+{
+	long n;
+
+	if (!c->can_read || c->has_eof || c->is_closed || buf_len(&c->in) >= CONN_IN_MAX)
+		return false;
+	if (!chunk_attach(c, &c->in) || !buf_reserve(&c->in, 2048))
+		return false;
+	if (c->ssl) {
+		n = tls_read(c->ssl, c->in.data + c->in.end, buf_room(&c->in));
+		if (tls_is_drained(c->ssl) && !c->expects_eof)
+			c->can_read = false;
+	} else {
+		n = recv(c->io.fd, c->in.data + c->in.end, buf_room(&c->in), 0);
+		if (n < 0)
+			n = -errno;
+		if (n < (long)buf_room(&c->in) && !c->expects_eof)
+			c->can_read = false;
+	}
+	if (n > 0) {
+		buf_commit(&c->in, (size_t)n);
+		c->bytes_in += (uint64_t)n;
+		return true;
+	}
+	c->can_read = false;
+	chunk_detach(c, &c->in);
+	if (n == 0)
+		c->has_eof = true;
+	else if (n != -EAGAIN && n != -EINTR)
+		conn_close(c);
+	return false;
+}
+
+static void conn_flush(struct conn *c)
+{
+	while (buf_len(&c->out) && c->can_write && !c->is_closed) {
+		long n;
+
+		if (c->ssl) {
+			n = tls_write(c->ssl, buf_data(&c->out),
+				      MIN(buf_len(&c->out), (size_t)16384));
+		} else {
+			n = send(c->io.fd, buf_data(&c->out), buf_len(&c->out), MSG_NOSIGNAL);
+			if (n < 0)
+				n = -errno;
+		}
+		if (n > 0) {
+			buf_consume(&c->out, (size_t)n);
+			c->bytes_out += (uint64_t)n;
+			c->stall_ms = UINT64_MAX;
+		} else if (n == -EAGAIN || n == -EINTR) {
+			c->can_write = false;
+		} else {
+			conn_close(c);
+		}
+	}
+}
+
+/* --- closing
+ * ----------------------------------------------------------------------------------------------------------
+ */
+
+static void conn_free(struct loop_task *task)
+{
+	struct conn *c = container_of(task, struct conn, free);
+
+	SSL_free(c->ssl);
+	if (c->conf)
+		worker_conf_put(c->conf);
+	c->in.start = c->in.end = c->out.start = c->out.end = 0;
+	chunk_detach(c, &c->in);
+	chunk_detach(c, &c->out);
+	free(c);
+}
+
+void conn_close(struct conn *c)
+{
+	struct worker *w = c->worker;
+
+	if (c->is_closed)
+		return;
+	c->is_closed = true;
+	if (c->proto)
+		c->proto->on_close(c);
+	loop_timer_stop(w->loop, &c->timer);
+	loop_cancel(&c->work);
+	loop_io_remove(w->loop, &c->io);
+	close(c->io.fd);
+	list_remove(&c->node);
+	w->conn_count--;
+	/* Callers up the stack still hold the pointer. */
+	loop_defer(w->loop, &c->free);
+	worker_on_idle(w);
+}
+
+void conn_finish(struct conn *c)
+{
+	c->is_finishing = true;
+	conn_kick(c);
+}
+
+/*
+ * Everything was written. A close() while unread bytes wait in the socket would send a reset, and
+ * the peer could lose the answer that it has not read yet (RFC 9112 9.6): so FIN first, then read
+ * and drop until the peer's FIN.
+ */
+static void conn_linger(struct conn *c)
+{
+	char dropped[8192];
+
+	if (!c->has_shut) {
+		c->has_shut = true;
+		if (c->ssl && SSL_is_init_finished(c->ssl))
+			SSL_shutdown(c->ssl);
+		shutdown(c->io.fd, SHUT_WR);
+		conn_set_deadline(c, CONN_LINGER_MS);
+		c->can_read = true;
+		c->bytes_in = 0;
+	}
+	while (c->can_read) {
+		ssize_t n = recv(c->io.fd, dropped, sizeof(dropped), 0);
+
+		if (n > 0)
+			c->bytes_in += (uint64_t)n;
+		if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) ||
+		    c->bytes_in > CONN_LINGER_BYTES) {
+			conn_close(c);
+			return;
+		}
+		if (n < 0)
+			c->can_read = false;
+	}
+}
+
+/* --- events
+ * ------------------------------------------------------------------------------------------------------------
+ */
+
+static void conn_choose_protocol(struct conn *c)
+{
+	c->proto = &http1_proto;
+	if (c->conf) {
+		worker_conf_put(c->conf);
+		c->conf = NULL;
+	}
+	http1_start(c);
+}
+
+static void conn_do_handshake(struct conn *c)
+{
+	int rc = tls_handshake(c->ssl);
+
+	if (rc == -EAGAIN) {
+		/* Waiting for the peer, whichever way: the next edge brings us back. */
+		c->can_read = c->can_write = false;
+		return;
+	}
+	if (rc < 0) {
+		metrics_inc(&c->worker->counters.handshakes_failed, 1);
+		conn_close(c);
+		return;
+	}
+	if (SSL_session_reused(c->ssl))
+		metrics_inc(&c->worker->counters.handshakes_resumed, 1);
+	c->can_read = c->can_write = true;
+	conn_choose_protocol(c);
+}
+
+static void conn_work(struct conn *c)
+{
+	size_t queued;
+
+	if (c->is_closed)
+		return;
+	if (!c->proto) {
+		if (c->can_read || c->can_write)
+			conn_do_handshake(c);
+		if (!c->proto || c->is_closed)
+			return;
+	}
+	/* Whoever paused because of a full buffer goes on once it was flushed, until nothing moves
+	 * any more. */
+	do {
+		if (!c->is_finishing)
+			c->proto->on_work(c);
+		queued = buf_len(&c->out);
+		conn_flush(c);
+	} while (!c->is_closed && !c->is_finishing && queued > CONN_OUT_LOW &&
+		 buf_len(&c->out) <= CONN_OUT_LOW);
+	if (c->is_closed)
+		return;
+	if (buf_len(&c->out) == 0) {
+		chunk_detach(c, &c->out);
+		if (c->is_finishing)
+			conn_linger(c);
+	} else if (c->stall_ms == UINT64_MAX) {
+		c->stall_ms = loop_now_ms(c->worker->loop) +
+			      c->worker->conf->snapshot->conf.client.write_timeout_ms;
+		conn_arm(c, c->stall_ms);
+	}
+	if (!c->is_closed)
+		chunk_detach(c, &c->in);
+}
+
+static void conn_run_work(struct loop_task *task)
+{
+	conn_work(container_of(task, struct conn, work));
+}
+
+void conn_kick(struct conn *c)
+{
+	if (!c->is_closed)
+		loop_defer(c->worker->loop, &c->work);
+}
+
+static void conn_on_event(struct loop_io *io, uint32_t events)
+{
+	struct conn *c = container_of(io, struct conn, io);
+
+	if (events & EPOLLERR || (events & (EPOLLHUP | EPOLLIN)) == EPOLLHUP) {
+		conn_close(c);
+		return;
+	}
+	c->expects_eof |= (events & (EPOLLRDHUP | EPOLLHUP)) != 0;
+	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
+		c->can_read = true;
+	if (events & EPOLLOUT)
+		c->can_write = true;
+	conn_work(c);
+}
+
+void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_addr *peer)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+	struct tls_server *tls = w->conf->tls[listener];
+	char ip[NET_ADDR_LEN];
+
+	if (!c) {
+		close(fd);
+		return;
+	}
+	c->worker = w;
+	c->listener = listener;
+	c->peer = *peer;
+	net_format_ip(ip, peer);
+	snprintf(c->peer_text, sizeof(c->peer_text), "%.45s", ip);
+	c->peer_ip = str_from(c->peer_text);
+	c->io.fd = fd;
+	c->io.on_event = conn_on_event;
+	c->timer.on_fire = conn_on_timer;
+	c->work.run = conn_run_work;
+	c->free.run = conn_free;
+	c->deadline_ms = c->stall_ms = UINT64_MAX;
+	buf_init(&c->in, 0);
+	buf_init(&c->out, CONN_OUT_MAX);
+	net_set_nodelay(fd);
+	if (tls) {
+		c->ssl = tls_server_accept(tls, fd);
+		c->conf = worker_conf_get(w->conf);
+	}
+	if ((tls && !c->ssl) ||
+	    loop_io_add(w->loop, &c->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0) {
+		if (c->conf)
+			worker_conf_put(c->conf);
+		SSL_free(c->ssl);
+		close(fd);
+		free(c);
+		return;
+	}
+	list_add_tail(&w->conns, &c->node);
+	w->conn_count++;
+	metrics_inc(&w->counters.connections_accepted, 1);
+	if (tls)
+		conn_set_deadline(c, w->conf->snapshot->conf.client.handshake_timeout_ms);
+	else
+		conn_choose_protocol(c);
+}

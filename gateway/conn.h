@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client connection: socket, TLS, buffers, deadlines, orderly closing. Knows nothing of HTTP; the
+ * protocol chosen after the handshake (http1.c) does. Edge-triggered: readiness is remembered in
+ * can_read and can_write until the socket says EAGAIN, so an idle keep-alive connection costs no
+ * epoll_ctl and no read that finds nothing.
+ */
+#pragma once
+
+#include <arpa/inet.h>
+#include <openssl/ssl.h>
+
+#include "gateway/worker.h"
+#include "lib/buf.h"
+
+struct conn_proto {
+	/* Something changed: bytes may be readable, output was taken, the request's response moved
+	 * on. */
+	void (*on_work)(struct conn *c);
+	/* The connection is going; let go of requests. Called once. */
+	void (*on_close)(struct conn *c);
+	/* The deadline passed. Either set a new one, or answer and call conn_finish or conn_close.
+	 */
+	void (*on_deadline)(struct conn *c);
+};
+
+struct conn {
+	struct loop_io io;
+	struct worker *worker;
+	struct worker_conf *conf; /* held while the handshake needs its certificates */
+	struct list node;
+	SSL *ssl; /* NULL on plain connections */
+	struct net_addr peer;
+	struct str peer_ip; /* as text, in peer_text */
+	char peer_text[INET6_ADDRSTRLEN];
+	unsigned listener;
+	struct buf in, out;
+	const struct conn_proto *proto; /* NULL during the handshake */
+	void *proto_state;
+	struct loop_timer timer;
+	/* Monotonic, UINT64_MAX: none. The timer may fire earlier and is then put off. */
+	uint64_t deadline_ms; /* the protocol's */
+	uint64_t stall_ms;    /* the client takes nothing of what is queued */
+	struct loop_task work, free;
+	uint64_t bytes_in, bytes_out;
+	bool can_read, can_write;
+	bool expects_eof;  /* the peer's FIN is in: a short read does not mean that there is nothing
+			      more */
+	bool has_eof;      /* the peer sent its last byte */
+	bool is_finishing; /* flush what is queued, then close; nothing more is read as requests */
+	bool is_closed;
+	bool has_shut; /* our FIN is out, waiting for the peer's */
+};
+
+#define CONN_OUT_HIGH (64UL * 1024) /* more queued than this: whoever produces should pause */
+#define CONN_OUT_LOW  (16UL * 1024)
+
+/* Takes the accepted socket over. */
+void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_addr *peer);
+/* Runs on_work and flushes at the end of this round. */
+void conn_kick(struct conn *c);
+void conn_set_deadline(struct conn *c, uint64_t delay_ms);
+void conn_clear_deadline(struct conn *c);
+
+/* Reads once into `in`. Returns true when there is something new; false when there is nothing now,
+ * or has_eof was set, or it closed. */
+bool conn_fill(struct conn *c);
+/* Makes room in `out`: at least `want` bytes or NULL (out of memory). */
+char *conn_reserve(struct conn *c, size_t want, size_t *room);
+/* Flush, then close with care that a peer still sending does not lose the answer to a reset. */
+void conn_finish(struct conn *c);
+/* Close now. */
+void conn_close(struct conn *c);
+static inline bool conn_is_congested(const struct conn *c)
+{
+	return buf_len(&c->out) > CONN_OUT_HIGH;
+}

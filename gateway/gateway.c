@@ -1,0 +1,378 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/gateway.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+
+#include "gateway/admin.h"
+#include "gateway/pools.h"
+#include "lib/clock.h"
+#include "lib/daemon.h"
+#include "lib/log.h"
+
+#define LISTEN_BACKLOG 4096
+/* Descriptors that are not client connections: logs, admin, registry, and one to a service for each
+ * client. */
+#define FDS_RESERVED 256
+
+const char *gateway_state_name(enum gateway_state s)
+{
+	static const char *const names[] = { "starting", "running", "leaving", "draining",
+					     "stopped" };
+
+	return names[s];
+}
+
+bool gateway_is_ready(const struct gateway *g)
+{
+	return g->state == GATEWAY_RUNNING && pools_are_ready(g->pools);
+}
+
+/* --- start
+ * -------------------------------------------------------------------------------------------------------------
+ */
+
+static unsigned count_cores(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
+/* Every worker has its own socket for each address (SO_REUSEPORT): the kernel spreads connections,
+ * nobody shares a queue. */
+static int open_listeners(const struct gw_conf *conf, int *fds, struct err *err)
+{
+	for (size_t i = 0; i < conf->listeners_count; i++) {
+		fds[i] = net_listen(&conf->listeners[i].bind, true, LISTEN_BACKLOG, err);
+		if (fds[i] < 0) {
+			int rc = fds[i];
+
+			while (i--)
+				close(fds[i]);
+			return rc;
+		}
+	}
+	return 0;
+}
+
+/*
+ * With SO_REUSEPORT a second process could listen on the same address unnoticed and take half of
+ * the connections: a plain bind first finds it.
+ */
+static int check_addresses_free(const struct gw_conf *conf, struct err *err)
+{
+	for (size_t i = 0; i < conf->listeners_count; i++) {
+		int fd = net_listen(&conf->listeners[i].bind, false, 1, err);
+
+		if (fd < 0)
+			return fd;
+		close(fd);
+	}
+	return 0;
+}
+
+static int make_workers(struct gateway *g, struct err *err)
+{
+	const struct gw_conf *conf = &g->snapshot->conf;
+	unsigned count = conf->workers ? conf->workers : count_cores();
+	size_t fds = daemon_raise_fd_limit();
+	size_t most = conf->client.max_connections
+			      ? conf->client.max_connections
+			      : (fds > 2UL * FDS_RESERVED ? (fds - FDS_RESERVED) / 2 : fds / 4);
+	int listen_fds[64];
+
+	g->workers = calloc(count, sizeof(struct worker *));
+	if (!g->workers)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (unsigned i = 0; i < count; i++) {
+		int rc = open_listeners(conf, listen_fds, err);
+
+		if (rc < 0)
+			return rc;
+		rc = worker_new(&g->workers[i], g, i, listen_fds, (unsigned)conf->listeners_count,
+				(unsigned)MAX(most / count, (size_t)1));
+		if (rc < 0)
+			return err_set(err, rc, "cannot make a worker: %s", strerror(-rc));
+		g->worker_count++;
+	}
+	return 0;
+}
+
+static int open_records(struct gateway *g, struct err *err)
+{
+	const struct gw_access_log *log = &g->snapshot->conf.access_log;
+	int rc;
+
+	if (!log->path.p)
+		return 0;
+	rc = record_writer_new(&g->records, log->path.p, g->worker_count, err);
+	if (rc < 0)
+		return rc;
+	for (unsigned i = 0; i < g->worker_count; i++)
+		g->workers[i]->records = record_writer_ring(g->records, i);
+	return 0;
+}
+
+int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
+{
+	const struct gw_conf *conf = &snapshot->conf;
+	int rc;
+
+	g->snapshot = snapshot_ref(snapshot);
+	g->start_ms = clock_wall_ms();
+	g->loop = loop_new();
+	g->limits = limits_table_new(conf->rate_limit_keys);
+	g->token_cache = token_cache_new(conf->token_cache_tokens);
+	if (!g->loop || !g->limits || !g->token_cache)
+		return err_set(err, -ENOMEM, "out of memory");
+	rc = check_addresses_free(conf, err);
+	if (rc == 0)
+		rc = make_workers(g, err);
+	if (rc == 0) {
+		g->admin = admin_new(g, err);
+		rc = g->admin ? 0 : -EINVAL;
+	}
+	if (rc == 0) {
+		g->pools = pools_new(g, err);
+		rc = g->pools ? 0 : -EINVAL;
+	}
+	return rc;
+}
+
+/* --- reload
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+static void report(const struct conf_errors *errors, const char *file, struct buf *out)
+{
+	for (const struct conf_error *e = errors->first; e; e = e->next)
+		log_error("reload: %s: %s%s%s", file, e->path, e->path[0] ? ": " : "", e->text);
+	if (out)
+		conf_errors_write(errors, file, out);
+}
+
+/* A configuration for every worker, or for none. */
+static struct worker_conf **make_confs(struct gateway *g, struct snapshot *snapshot,
+				       struct conf_errors *errors)
+{
+	struct worker_conf **confs = calloc(g->worker_count + 1, sizeof(struct worker_conf *));
+	struct err err;
+
+	for (unsigned i = 0; confs && i < g->worker_count; i++) {
+		confs[i] = worker_conf_new(snapshot, &err);
+		if (confs[i])
+			continue;
+		conf_errors_add(errors, "listeners", "%s", err.text);
+		while (i--)
+			worker_conf_put(confs[i]);
+		free(confs);
+		return NULL;
+	}
+	return confs;
+}
+
+static void reopen_records(struct gateway *g, struct buf *errors)
+{
+	struct err err;
+
+	if (!g->records ||
+	    record_writer_reopen(g->records, g->snapshot->conf.access_log.path.p, &err) == 0)
+		return;
+	log_error("reload: %s", err.text);
+	if (errors)
+		buf_printf(errors, "%s\n", err.text);
+}
+
+int gateway_reload(struct gateway *g, struct buf *out)
+{
+	struct conf_errors errors = { 0 };
+	struct snapshot *fresh = NULL;
+	struct worker_conf **confs = NULL;
+	int rc;
+
+	daemon_notify("RELOADING=1");
+	rc = snapshot_load(&fresh, g->config_file, &errors);
+	if (rc == 0)
+		rc = conf_check_reload(&gw_conf_object, &g->snapshot->conf, &fresh->conf, &errors);
+	if (rc == 0) {
+		confs = make_confs(g, fresh, &errors);
+		rc = confs ? 0 : -EINVAL;
+	}
+	if (rc < 0) {
+		report(&errors, g->config_file, out);
+		log_error("reload: %zu mistakes, going on with the configuration in use",
+			  errors.count);
+		g->reloads_failed++;
+		snapshot_put(&fresh);
+	} else {
+		snapshot_put(&g->snapshot);
+		g->snapshot = fresh;
+		for (unsigned i = 0; i < g->worker_count; i++)
+			worker_post_conf(g->workers[i], confs[i]);
+		pools_update(g->pools);
+		reopen_records(g, out);
+		g->reloads++;
+		log_info("reload: done, %zu routes, %zu services", fresh->route_count,
+			 fresh->conf.services_count);
+	}
+	free(confs);
+	conf_errors_fini(&errors);
+	daemon_notify("READY=1");
+	return rc;
+}
+
+/* --- drain
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+static void on_deregistered(void *arg)
+{
+	struct gateway *g = arg;
+
+	g->state = GATEWAY_STOPPED;
+	loop_stop(g->loop);
+}
+
+static void on_worker_ended(struct loop_task *task)
+{
+	struct gateway *g = container_of(task, struct worker, ended)->gateway;
+
+	if (--g->workers_running == 0)
+		pools_deregister(g->pools, on_deregistered, g);
+}
+
+static void drain_workers(struct gateway *g)
+{
+	uint64_t until_ms = clock_mono_ms() + g->snapshot->conf.drain_timeout_ms;
+
+	for (unsigned i = 0; i < g->worker_count; i++)
+		worker_post_drain(g->workers[i], until_ms);
+}
+
+static void on_state_timer(struct loop_timer *timer)
+{
+	struct gateway *g = container_of(timer, struct gateway, state_timer);
+
+	g->state = GATEWAY_DRAINING;
+	log_info("draining: no new connections, at most %u ms for those that are open",
+		 g->snapshot->conf.drain_timeout_ms);
+	drain_workers(g);
+}
+
+void gateway_drain(struct gateway *g)
+{
+	switch (g->state) {
+	case GATEWAY_STARTING:
+	case GATEWAY_RUNNING:
+		g->state = GATEWAY_LEAVING;
+		daemon_notify("STOPPING=1");
+		log_info("leaving: out of service at the registry, still accepting for %u ms",
+			 g->snapshot->conf.drain_delay_ms);
+		pools_leave(g->pools);
+		loop_timer_start(g->loop, &g->state_timer, g->snapshot->conf.drain_delay_ms);
+		break;
+	case GATEWAY_LEAVING:
+		loop_timer_stop(g->loop, &g->state_timer);
+		on_state_timer(&g->state_timer);
+		break;
+	case GATEWAY_DRAINING:
+		log_warn("draining: cut short, open connections are closed");
+		drain_workers(g);
+		break;
+	case GATEWAY_STOPPED:
+		break;
+	}
+}
+
+/* --- running
+ * ---------------------------------------------------------------------------------------------------------------
+ */
+
+static void on_signal(int signo, void *arg)
+{
+	struct gateway *g = arg;
+
+	switch (signo) {
+	case SIGHUP:
+		if (g->state == GATEWAY_RUNNING)
+			gateway_reload(g, NULL);
+		break;
+	case SIGUSR1:
+		reopen_records(g, NULL);
+		break;
+	default:
+		gateway_drain(g);
+	}
+}
+
+static int start_workers(struct gateway *g, struct err *err)
+{
+	for (unsigned i = 0; i < g->worker_count; i++) {
+		struct worker_conf *conf = worker_conf_new(g->snapshot, err);
+		int rc;
+
+		if (!conf)
+			return -EINVAL;
+		g->workers[i]->ended.run = on_worker_ended;
+		rc = worker_start(g->workers[i], conf);
+		if (rc < 0)
+			return err_set(err, rc, "cannot start worker %u: %s", i, strerror(-rc));
+		g->workers_running++;
+	}
+	return 0;
+}
+
+/* Threads that already run when another cannot be started. */
+static void stop_workers(struct gateway *g)
+{
+	for (unsigned i = 0; i < g->workers_running; i++)
+		worker_post_drain(g->workers[i], 0);
+}
+
+int gateway_run(struct gateway *g, struct err *err)
+{
+	static const int signals[] = { SIGTERM, SIGINT, SIGHUP, SIGUSR1 };
+	int rc = 0;
+
+	g->state_timer.on_fire = on_state_timer;
+	for (size_t i = 0; i < ARRAY_SIZE(signals) && rc == 0; i++)
+		rc = loop_signal(g->loop, signals[i], on_signal, g);
+	if (rc < 0)
+		return err_set(err, rc, "cannot take signals: %s", strerror(-rc));
+	rc = open_records(g, err);
+	if (rc == 0)
+		rc = start_workers(g, err);
+	if (rc == 0) {
+		pools_update(g->pools);
+		rc = pools_register(g->pools, err);
+	}
+	if (rc < 0) {
+		stop_workers(g);
+		return rc;
+	}
+	g->state = GATEWAY_RUNNING;
+	daemon_notify("READY=1");
+	daemon_watchdog_start(g->loop);
+	log_info("instance=%.*s domain=%.*s: running with %u workers",
+		 STR_ARG(g->snapshot->conf.instance), STR_ARG(g->snapshot->conf.domain),
+		 g->worker_count);
+	loop_run(g->loop);
+	log_info("stopped");
+	return 0;
+}
+
+void gateway_fini(struct gateway *g)
+{
+	for (unsigned i = 0; i < g->worker_count; i++)
+		worker_free(g->workers[i]);
+	free(g->workers);
+	record_writer_free(&g->records);
+	admin_free(&g->admin);
+	pools_free(&g->pools);
+	token_cache_free(&g->token_cache);
+	limits_table_free(&g->limits);
+	snapshot_put(&g->snapshot);
+	loop_free(g->loop);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The process as a whole: what workers share, and what the main thread does beside them: signals,
+ * reload, drain, the registry, health checks, the admin port. Belongs to the main thread but for
+ * the three shared tables.
+ */
+#pragma once
+
+#include "gateway/limits.h"
+#include "gateway/record.h"
+#include "gateway/snapshot.h"
+#include "gateway/token_cache.h"
+#include "gateway/worker.h"
+#include "lib/loop.h"
+
+struct pools;
+struct admin;
+
+enum gateway_state {
+	GATEWAY_STARTING,
+	GATEWAY_RUNNING,
+	GATEWAY_LEAVING,  /* told the registry and /readyz, still accepting for drain_delay */
+	GATEWAY_DRAINING, /* finishing what runs */
+	GATEWAY_STOPPED,
+};
+
+struct gateway {
+	/* shared by all threads */
+	struct limits_table *limits;
+	struct token_cache *token_cache;
+	struct record_writer *records; /* NULL: no access log */
+
+	/* the main thread's */
+	struct loop *loop;
+	const char *config_file;
+	struct snapshot *snapshot;
+	struct worker **workers;
+	unsigned worker_count, workers_running;
+	struct pools *pools;
+	struct admin *admin;
+	enum gateway_state state;
+	struct loop_timer state_timer;
+	uint64_t start_ms;
+	uint64_t reloads, reloads_failed;
+};
+
+/* Opens sockets and builds everything, in this order; starts no thread. 0, or -errno with the
+ * sentence in err. */
+int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err);
+/* After privileges were given up: threads, then runs until drained. */
+int gateway_run(struct gateway *g, struct err *err);
+void gateway_fini(struct gateway *g);
+
+/* Reads the file again. A bad one changes nothing; the errors are logged, and appended to `errors`
+ * unless NULL. */
+int gateway_reload(struct gateway *g, struct buf *errors);
+/* Begins to drain; the process ends by itself. A second call ends it at once. */
+void gateway_drain(struct gateway *g);
+bool gateway_is_ready(const struct gateway *g);
+const char *gateway_state_name(enum gateway_state s);

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Active HTTP health checks of one instance: `fall` failures in a row make it unhealthy, `rise`
+ * successes healthy again. */
+#pragma once
+
+#include "gateway/conf.h"
+#include "lib/loop.h"
+#include "lib/net.h"
+
+struct health_check;
+struct http_client;
+
+/* Begins as healthy: an instance that is just listed is used at once. on_change borrows; `why` is
+ * for the log. */
+struct health_check *health_start(struct http_client *http, struct loop *loop,
+				  const struct gw_health *conf, const struct net_addr *addr,
+				  void (*on_change)(struct health_check *check, bool is_up,
+						    const char *why, void *arg),
+				  void *arg);
+/* NULL inside is fine. */
+void health_stop(struct health_check **check);
+bool health_is_up(const struct health_check *check);
+const struct net_addr *health_address(const struct health_check *check);

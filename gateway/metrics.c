@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/metrics.h"
+
+#include "gateway/pools.h"
+#include "lib/clock.h"
+#include "lib/hash.h"
+#include "registry/client.h"
+
+/* Counters of one route, summed over the workers. */
+struct route_sum {
+	uint64_t status_class[6];
+	struct metrics_histogram latency;
+};
+
+static uint64_t sum(const struct gateway *g, size_t offset)
+{
+	uint64_t total = 0;
+
+	for (unsigned i = 0; i < g->worker_count; i++)
+		total += metrics_get(
+			(const uint64_t *)(const void *)((const char *)&g->workers[i]->counters +
+							 offset));
+	return total;
+}
+
+#define SUM(g, member) sum((g), offsetof(struct worker_stats, member))
+
+static void route_sum(const struct gateway *g, struct str name, struct route_sum *out)
+{
+	*out = (struct route_sum) { 0 };
+	for (unsigned i = 0; i < g->worker_count; i++) {
+		struct worker *w = g->workers[i];
+
+		pthread_mutex_lock(&w->stats_lock);
+		for (struct hmap_node *n = hmap_first(&w->stats, hash_str(name)); n;
+		     n = hmap_next(n)) {
+			const struct route_stats *stats = container_of(n, struct route_stats, node);
+
+			if (!str_eq(stats->name, name))
+				continue;
+			for (int class = 0; class < 6; class ++)
+				out->status_class[class] +=
+					metrics_get(&stats->status_class[class]);
+			metrics_histogram_add(&out->latency, &stats->latency);
+		}
+		pthread_mutex_unlock(&w->stats_lock);
+	}
+}
+
+static const struct str class_names[6] = { STR("none"), STR("1xx"), STR("2xx"),
+					   STR("3xx"),  STR("4xx"), STR("5xx") };
+
+/* Requests without a route are counted under the empty name. */
+static struct str route_name(const struct snapshot *s, size_t i)
+{
+	return i < s->route_count ? s->routes[i].conf->name : STR("");
+}
+
+static void write_routes(const struct gateway *g, struct buf *out)
+{
+	const struct snapshot *s = g->snapshot;
+	struct route_sum sums;
+
+	metrics_family(out, "gatehouse_gateway_requests_total", "counter",
+		       "Requests by route and class of the status.");
+	for (size_t i = 0; i <= s->route_count; i++) {
+		route_sum(g, route_name(s, i), &sums);
+		for (int class = 0; class < 6; class ++) {
+			if (sums.status_class[class])
+				metrics_u64(out, "gatehouse_gateway_requests_total",
+					    METRICS_LABELS({ "route", route_name(s, i) },
+							   { "status", class_names[class] }),
+					    sums.status_class[class]);
+		}
+	}
+	metrics_family(out, "gatehouse_gateway_request_duration_seconds", "histogram",
+		       "From the complete request head to the end of the response.");
+	for (size_t i = 0; i <= s->route_count; i++) {
+		route_sum(g, route_name(s, i), &sums);
+		metrics_write_histogram(out, "gatehouse_gateway_request_duration_seconds",
+					METRICS_LABELS({ "route", route_name(s, i) }),
+					&sums.latency);
+	}
+}
+
+static void write_counter(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+	metrics_family(out, name, "counter", help);
+	metrics_u64(out, name, NULL, value);
+}
+
+static void write_gauge(struct buf *out, const char *name, const char *help, uint64_t value)
+{
+	metrics_family(out, name, "gauge", help);
+	metrics_u64(out, name, NULL, value);
+}
+
+static uint64_t count_connections(const struct gateway *g)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < g->worker_count; i++)
+		n += __atomic_load_n(&g->workers[i]->conn_count, __ATOMIC_RELAXED);
+	return n;
+}
+
+static void write_connections(const struct gateway *g, struct buf *out)
+{
+	write_gauge(out, "gatehouse_gateway_connections", "Open client connections.",
+		    count_connections(g));
+	write_counter(out, "gatehouse_gateway_connections_accepted_total",
+		      "Client connections accepted.", SUM(g, connections_accepted));
+	write_counter(out, "gatehouse_gateway_accept_pauses_total",
+		      "Times accepting paused because of the connection or descriptor bound.",
+		      SUM(g, accept_pauses));
+	write_counter(out, "gatehouse_gateway_tls_handshakes_failed_total",
+		      "TLS handshakes that failed.", SUM(g, handshakes_failed));
+	write_counter(out, "gatehouse_gateway_tls_handshakes_resumed_total",
+		      "TLS handshakes that resumed a session.", SUM(g, handshakes_resumed));
+	write_counter(out, "gatehouse_gateway_received_bytes_total", "Request bytes received.",
+		      SUM(g, bytes_in));
+	write_counter(out, "gatehouse_gateway_sent_bytes_total", "Response body bytes sent.",
+		      SUM(g, bytes_out));
+}
+
+static void write_outcomes(const struct gateway *g, struct buf *out)
+{
+	metrics_family(out, "gatehouse_gateway_outcomes_total", "counter",
+		       "How requests ended, by the reason in the access log.");
+	for (unsigned i = 0; i < REQUEST_REASONS; i++)
+		metrics_u64(out, "gatehouse_gateway_outcomes_total",
+			    METRICS_LABELS({ "reason", str_from(request_reasons[i]) }),
+			    sum(g, offsetof(struct worker_stats, reasons) + i * sizeof(uint64_t)));
+	metrics_family(out, "gatehouse_gateway_auth_total", "counter", "Authentication results.");
+	metrics_u64(out, "gatehouse_gateway_auth_total", METRICS_LABELS({ "result", STR("ok") }),
+		    SUM(g, auth_ok));
+	metrics_u64(out, "gatehouse_gateway_auth_total",
+		    METRICS_LABELS({ "result", STR("refused") }), SUM(g, auth_refused));
+}
+
+static void write_tables(const struct gateway *g, struct buf *out)
+{
+	struct token_cache_stats tokens;
+	struct limits_stats limits;
+
+	token_cache_stats(g->token_cache, &tokens);
+	limits_table_stats(g->limits, &limits);
+	write_counter(out, "gatehouse_gateway_token_cache_hits_total", "Tokens found verified.",
+		      tokens.hits);
+	write_counter(out, "gatehouse_gateway_token_cache_misses_total",
+		      "Tokens that had to be verified.", tokens.misses);
+	write_counter(out, "gatehouse_gateway_token_cache_evictions_total",
+		      "Verified tokens pushed out by others.", tokens.evictions);
+	write_gauge(out, "gatehouse_gateway_token_cache_tokens", "Verified tokens remembered.",
+		    tokens.tokens);
+	write_gauge(out, "gatehouse_gateway_rate_limit_keys",
+		    "Slots of the rate limit table in use.", limits.keys);
+	write_counter(out, "gatehouse_gateway_rate_limit_evictions_total",
+		      "Rate limit keys that lost their count because the table was full.",
+		      limits.evicted_live);
+}
+
+struct member_count {
+	uint64_t healthy, failing;
+};
+
+static void count_member(const struct pool_member_status *m, void *arg)
+{
+	struct member_count *count = arg;
+
+	if (m->is_failing)
+		count->failing++;
+	else
+		count->healthy++;
+}
+
+static void write_services(const struct gateway *g, struct buf *out)
+{
+	const struct gw_conf *conf = &g->snapshot->conf;
+
+	metrics_family(out, "gatehouse_gateway_service_instances", "gauge",
+		       "Instances of each service by health.");
+	for (size_t i = 0; i < conf->services_count; i++) {
+		struct member_count count = { 0 };
+
+		pools_each_member(g->pools, conf->services[i].name, count_member, &count);
+		metrics_u64(out, "gatehouse_gateway_service_instances",
+			    METRICS_LABELS({ "service", conf->services[i].name },
+					   { "state", STR("healthy") }),
+			    count.healthy);
+		metrics_u64(out, "gatehouse_gateway_service_instances",
+			    METRICS_LABELS({ "service", conf->services[i].name },
+					   { "state", STR("failing") }),
+			    count.failing);
+	}
+	write_counter(out, "gatehouse_gateway_upstream_connects_total",
+		      "Connections opened to services.", SUM(g, upstream_connects));
+	write_counter(out, "gatehouse_gateway_upstream_reuses_total",
+		      "Requests sent over a kept connection.", SUM(g, upstream_reuses));
+	write_counter(out, "gatehouse_gateway_upstream_retries_total",
+		      "Attempts repeated, on another instance or connection.",
+		      SUM(g, upstream_retries));
+}
+
+static void write_records(const struct gateway *g, struct buf *out)
+{
+	struct record_stats stats;
+
+	if (!g->records)
+		return;
+	record_writer_stats(g->records, &stats);
+	write_counter(out, "gatehouse_gateway_access_log_lines_total", "Access log lines queued.",
+		      stats.written);
+	write_counter(out, "gatehouse_gateway_access_log_dropped_total",
+		      "Access log lines dropped.", stats.dropped);
+	write_counter(out, "gatehouse_gateway_access_log_errors_total",
+		      "Failed writes of the access log.", stats.errors);
+}
+
+static void write_registry(const struct gateway *g, struct buf *out)
+{
+	struct reg_client_status status;
+
+	if (!pools_registry(g->pools))
+		return;
+	reg_client_get_status(pools_registry(g->pools), &status);
+	write_gauge(out, "gatehouse_gateway_registry_connected", "Whether a registry is connected.",
+		    status.is_connected);
+	write_counter(out, "gatehouse_gateway_registry_events_total",
+		      "Changes received from the registry.", status.events);
+}
+
+void gateway_write_metrics(const struct gateway *g, struct buf *out)
+{
+	metrics_process(out, "gatewayd");
+	write_routes(g, out);
+	write_outcomes(g, out);
+	write_connections(g, out);
+	write_tables(g, out);
+	write_services(g, out);
+	write_records(g, out);
+	write_registry(g, out);
+	write_counter(out, "gatehouse_gateway_reloads_total", "Reloads that took effect.",
+		      g->reloads);
+	write_counter(out, "gatehouse_gateway_reloads_failed_total",
+		      "Reloads refused because of mistakes.", g->reloads_failed);
+}
+
+/* --- status
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+static void write_member(const struct pool_member_status *m, void *arg)
+{
+	struct json_writer *w = arg;
+	char addr[NET_ADDR_LEN];
+
+	json_open(w, NULL, '{');
+	json_addz(w, "address", net_format(addr, &m->addr));
+	json_add_u64(w, "weight", m->weight);
+	json_addz(w, "health",
+		  m->is_failing ? "failing" : (m->is_checked ? "healthy" : "unchecked"));
+	json_close(w, '}');
+}
+
+static void write_registry_status(const struct gateway *g, struct json_writer *w)
+{
+	struct reg_client_status status;
+
+	if (!pools_registry(g->pools)) {
+		json_add_null(w, "registry");
+		return;
+	}
+	reg_client_get_status(pools_registry(g->pools), &status);
+	json_open(w, "registry", '{');
+	json_addz(w, "url", status.url);
+	json_add_bool(w, "connected", status.is_connected);
+	json_add_u64(w, "index", status.index);
+	json_close(w, '}');
+}
+
+void gateway_write_status(const struct gateway *g, struct buf *out)
+{
+	const struct gw_conf *conf = &g->snapshot->conf;
+	struct json_writer w = json_writer(out);
+
+	json_open(&w, NULL, '{');
+	json_add_str(&w, "instance", conf->instance);
+	json_add_str(&w, "domain", conf->domain.p ? conf->domain : STR(""));
+	json_addz(&w, "state", gateway_state_name(g->state));
+	json_addz(&w, "version", GATEHOUSE_VERSION);
+	json_add_u64(&w, "uptime_s", (clock_wall_ms() - g->start_ms) / MSEC_PER_SEC);
+	json_add_u64(&w, "workers", g->worker_count);
+	json_add_u64(&w, "connections", count_connections(g));
+	json_add_u64(&w, "requests", SUM(g, requests));
+	json_add_u64(&w, "reloads", g->reloads);
+	write_registry_status(g, &w);
+	json_open(&w, "services", '[');
+	for (size_t i = 0; i < conf->services_count; i++) {
+		json_open(&w, NULL, '{');
+		json_add_str(&w, "name", conf->services[i].name);
+		json_open(&w, "instances", '[');
+		pools_each_member(g->pools, conf->services[i].name, write_member, &w);
+		json_close(&w, ']');
+		json_close(&w, '}');
+	}
+	json_close(&w, ']');
+	json_open(&w, "routes", '[');
+	for (size_t i = 0; i <= g->snapshot->route_count; i++) {
+		struct route_sum sums;
+
+		route_sum(g, route_name(g->snapshot, i), &sums);
+		json_open(&w, NULL, '{');
+		json_add_str(&w, "name", route_name(g->snapshot, i));
+		json_open(&w, "status", '{');
+		for (int class = 0; class < 6; class ++)
+			json_add_u64(&w, class_names[class].p, sums.status_class[class]);
+		json_close(&w, '}');
+		json_close(&w, '}');
+	}
+	json_close(&w, ']');
+	json_close(&w, '}');
+}

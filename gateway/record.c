@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gateway/request.h"
+#include "gateway/snapshot.h"
+#include "gateway/worker.h"
+#include "lib/clock.h"
+#include "lib/json.h"
+#include "lib/log.h"
+
+#define RING_BYTES        (1UL << 20) /* about 2,000 lines: seconds of disk stall at ordinary rates */
+#define WRITE_INTERVAL_MS 20
+#define SLOW_US           1000000 /* slower requests get a timeline */
+
+/* Single producer (the worker), single consumer (the writer thread). */
+struct record_ring {
+	_Alignas(64) uint64_t head; /* bytes ever written, by the worker */
+	uint64_t dropped, lines;
+	uint64_t second; /* whose timestamp is in `timestamp` */
+	char timestamp[CLOCK_RFC3339_LEN + 1];
+	struct buf line;            /* scratch of the worker */
+	_Alignas(64) uint64_t tail; /* bytes ever consumed, by the writer */
+	char *bytes;
+};
+
+struct record_writer {
+	pthread_t thread;
+	pthread_mutex_t lock; /* path and fd */
+	char *path;
+	int fd;
+	bool is_stopping, has_failed;
+	uint64_t errors;
+	unsigned ring_count;
+	struct record_ring rings[];
+};
+
+/* --- the writer thread
+ * -------------------------------------------------------------------------------------------------
+ */
+
+/* A full disk or a dead reader: the lines wait in the ring until it is full, and then new ones are
+ * dropped. */
+static void writer_failed(struct record_writer *w, int error)
+{
+	__atomic_store_n(&w->errors, w->errors + 1, __ATOMIC_RELAXED);
+	if (!w->has_failed)
+		log_error("access log %s: cannot write: %s; requests go on, their lines are "
+			  "dropped and counted until it works again",
+			  w->path, strerror(error));
+	w->has_failed = true;
+}
+
+/* Writes what one ring holds. Returns whether there was anything. */
+static bool writer_drain(struct record_writer *w, struct record_ring *ring)
+{
+	uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
+	size_t from = ring->tail % RING_BYTES;
+	size_t len = (size_t)(head - ring->tail);
+	size_t first = MIN(len, RING_BYTES - from);
+	struct iovec iov[2] = {
+		{ .iov_base = ring->bytes + from, .iov_len = first },
+		{ .iov_base = ring->bytes, .iov_len = len - first },
+	};
+	ssize_t n;
+
+	if (len == 0)
+		return false;
+	n = writev(w->fd, iov, len > first ? 2 : 1);
+	if (n < 0) {
+		if (errno != EINTR)
+			writer_failed(w, errno);
+		return false;
+	}
+	if (w->has_failed)
+		log_info("access log %s: writing again", w->path);
+	w->has_failed = false;
+	__atomic_store_n(&ring->tail, ring->tail + (uint64_t)n, __ATOMIC_RELEASE);
+	return true;
+}
+
+static void *writer_run(void *arg)
+{
+	struct record_writer *w = arg;
+	static const struct timespec pause = { .tv_nsec = WRITE_INTERVAL_MS * (long)NSEC_PER_MSEC };
+
+	pthread_setname_np(pthread_self(), "access-log");
+	for (;;) {
+		bool is_last = __atomic_load_n(&w->is_stopping, __ATOMIC_ACQUIRE);
+		bool wrote = false;
+
+		pthread_mutex_lock(&w->lock);
+		for (unsigned i = 0; i < w->ring_count; i++)
+			wrote |= writer_drain(w, &w->rings[i]);
+		pthread_mutex_unlock(&w->lock);
+		if (is_last && !wrote)
+			return NULL;
+		/* Sleeping, rather than being woken by each request, makes the lines cost no system
+		 * call. */
+		if (!is_last)
+			nanosleep(&pause, NULL);
+	}
+}
+
+static int open_path(const char *path, struct err *err)
+{
+	int fd;
+
+	if (strcmp(path, "-") == 0)
+		fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
+	else
+		fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+	if (fd < 0)
+		return err_set(err, -errno, "access_log.path: cannot open %s: %s", path,
+			       strerror(errno));
+	return fd;
+}
+
+int record_writer_new(struct record_writer **out, const char *path, unsigned rings, struct err *err)
+{
+	/* aligned_alloc wants a multiple of the alignment */
+	size_t size = (sizeof(struct record_writer) + rings * sizeof(struct record_ring) + 63) &
+		      ~(size_t)63;
+	struct record_writer *w = aligned_alloc(64, size);
+
+	if (!w)
+		return err_set(err, -ENOMEM, "out of memory");
+	memset(w, 0, size);
+	w->fd = -1;
+	pthread_mutex_init(&w->lock, NULL);
+	w->path = strdup(path);
+	w->ring_count = rings;
+	for (unsigned i = 0; i < rings; i++) {
+		w->rings[i].bytes = malloc(RING_BYTES);
+		buf_init(&w->rings[i].line, 64UL * 1024);
+		if (!w->rings[i].bytes || !w->path) {
+			record_writer_free(&w);
+			return err_set(err, -ENOMEM, "out of memory");
+		}
+	}
+	w->fd = open_path(path, err);
+	if (w->fd < 0 || pthread_create(&w->thread, NULL, writer_run, w)) {
+		int rc = w->fd < 0 ? w->fd
+				   : err_set(err, -EAGAIN, "cannot start the access log's thread");
+
+		w->thread = 0;
+		record_writer_free(&w);
+		return rc;
+	}
+	*out = w;
+	return 0;
+}
+
+void record_writer_free(struct record_writer **wp)
+{
+	struct record_writer *w = *wp;
+
+	if (!w)
+		return;
+	*wp = NULL;
+	if (w->thread) {
+		__atomic_store_n(&w->is_stopping, true, __ATOMIC_RELEASE);
+		pthread_join(w->thread, NULL);
+	}
+	for (unsigned i = 0; i < w->ring_count; i++) {
+		free(w->rings[i].bytes);
+		buf_fini(&w->rings[i].line);
+	}
+	cleanup_close(&w->fd);
+	pthread_mutex_destroy(&w->lock);
+	free(w->path);
+	free(w);
+}
+
+int record_writer_reopen(struct record_writer *w, const char *path, struct err *err)
+{
+	int fd = open_path(path ? path : w->path, err);
+	char *copy = path ? strdup(path) : NULL;
+
+	if (fd < 0) {
+		free(copy);
+		return fd;
+	}
+	pthread_mutex_lock(&w->lock);
+	close(w->fd);
+	w->fd = fd;
+	if (copy) {
+		free(w->path);
+		w->path = copy;
+	}
+	pthread_mutex_unlock(&w->lock);
+	return 0;
+}
+
+struct record_ring *record_writer_ring(struct record_writer *w, unsigned index)
+{
+	return &w->rings[index];
+}
+
+void record_writer_stats(const struct record_writer *w, struct record_stats *out)
+{
+	*out = (struct record_stats) { .errors = __atomic_load_n(&w->errors, __ATOMIC_RELAXED) };
+	for (unsigned i = 0; i < w->ring_count; i++) {
+		out->written += metrics_get(&w->rings[i].lines);
+		out->dropped += metrics_get(&w->rings[i].dropped);
+	}
+}
+
+/* --- the worker's side
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static void ring_push(struct record_ring *ring, struct str line)
+{
+	uint64_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
+	size_t at = ring->head % RING_BYTES;
+	size_t first = MIN(line.len, RING_BYTES - at);
+
+	if (line.len > RING_BYTES - (size_t)(ring->head - tail)) {
+		metrics_inc(&ring->dropped, 1);
+		return;
+	}
+	memcpy(ring->bytes + at, line.p, first);
+	memcpy(ring->bytes, line.p + first, line.len - first);
+	metrics_inc(&ring->lines, 1);
+	__atomic_store_n(&ring->head, ring->head + line.len, __ATOMIC_RELEASE);
+}
+
+/* Milliseconds change with each request, the rest once a second. */
+static struct str timestamp(struct record_ring *ring, uint64_t wall_ms)
+{
+	unsigned ms = (unsigned)(wall_ms % MSEC_PER_SEC);
+
+	if (ring->second != wall_ms / MSEC_PER_SEC || !ring->timestamp[0]) {
+		ring->second = wall_ms / MSEC_PER_SEC;
+		clock_rfc3339(ring->timestamp, wall_ms);
+	}
+	ring->timestamp[20] = (char)('0' + ms / 100);
+	ring->timestamp[21] = (char)('0' + ms / 10 % 10);
+	ring->timestamp[22] = (char)('0' + ms % 10);
+	return str_of(ring->timestamp, CLOCK_RFC3339_LEN);
+}
+
+/* Fields are capped: a client chooses some of them and pays nothing for long ones. */
+static struct str cap(struct str s, size_t max)
+{
+	return str_of(s.p, MIN(s.len, max));
+}
+
+static void add_endpoint(struct json_writer *w, const struct request *r)
+{
+	char text[1024 + 32];
+	struct str method = cap(r->method, 16);
+	struct str path = cap(r->path.len ? r->path : r->raw_path, 1024);
+	size_t len = 0;
+
+	memcpy(text, method.p, method.len);
+	len += method.len;
+	text[len++] = ' ';
+	memcpy(text + len, path.p, path.len);
+	json_add_str(w, "endpoint", str_of(text, len + path.len));
+}
+
+static void add_timeline(struct json_writer *w, const struct request *r, uint64_t total_us)
+{
+	json_open(w, "timeline", '{');
+	if (r->forward_ns)
+		json_add_u64(w, "forward_us", (r->forward_ns - r->begin_ns) / 1000);
+	if (r->connected_ns)
+		json_add_u64(w, "connected_us", (r->connected_ns - r->begin_ns) / 1000);
+	if (r->answered_ns)
+		json_add_u64(w, "answered_us", (r->answered_ns - r->begin_ns) / 1000);
+	json_add_u64(w, "total_us", total_us);
+	json_close(w, '}');
+}
+
+void record_request(struct record_ring *ring, const struct request *r)
+{
+	const struct gw_conf *conf = &r->conf->snapshot->conf;
+	const struct gw_route *route = r->route ? r->route->conf : NULL;
+	struct json_writer w = json_writer(&ring->line);
+	uint64_t total_us = request_elapsed_us(r);
+	char ip[NET_ADDR_LEN];
+
+	buf_reset(&ring->line, 8192);
+	json_open(&w, NULL, '{');
+	json_add_str(&w, "timestamp", timestamp(ring, r->wall_ms));
+	if (r->identity && r->identity->user)
+		json_add_raw(&w, "userId", r->identity->user->json);
+	else
+		json_add_null(&w, "userId");
+	add_endpoint(&w, r);
+	json_add_u64(&w, "latency_ms", (total_us + 500) / 1000);
+	json_add_u64(&w, "status", r->response.status);
+	json_add_str(&w, "service", r->service ? r->service->name : STR(""));
+	json_add_str(&w, "gateway_instance", conf->instance);
+	json_add_str(&w, "request_id", cap(r->request_id, 128));
+	if (r->trace_id.len)
+		json_add_str(&w, "trace_id", r->trace_id);
+	json_add_str(&w, "route", route ? route->name : STR(""));
+	if (route && route->version && route->version->name.len)
+		json_add_str(&w, "version", route->version->name);
+	json_add_str(&w, "client_ip", r->client_ip);
+	json_add_str(&w, "method", cap(r->method, 16));
+	json_add_str(&w, "host", cap(r->authority, 255));
+	json_add_u64(&w, "bytes_in", r->bytes_in);
+	json_add_u64(&w, "bytes_out", r->bytes_out);
+	if (r->upstream.len) {
+		json_addz(&w, "upstream", net_format(ip, &r->upstream));
+		json_add_double(&w, "upstream_ms",
+				r->answered_ns ? (double)(r->answered_ns - r->forward_ns) / 1e6
+					       : 0);
+		json_add_u64(&w, "attempts", r->attempts);
+	}
+	if (r->limited_by.len)
+		json_add_str(&w, "limited_by", r->limited_by);
+	if (r->tls[0])
+		json_addz(&w, "tls", r->tls);
+	json_addz(&w, "protocol", r->protocol);
+	if (r->reason != REASON_NONE)
+		json_addz(&w, "reason", request_reasons[r->reason]);
+	if (total_us >= SLOW_US || r->response.status >= 500)
+		add_timeline(&w, r, total_us);
+	json_close(&w, '}');
+	buf_putc(&ring->line, '\n');
+	if (buf_failed(&ring->line))
+		metrics_inc(&ring->dropped, 1);
+	else
+		ring_push(ring, buf_str(&ring->line));
+}

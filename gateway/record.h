@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The record of every request: one JSON line each, formatted by the worker into a ring of its own
+ * and written by a thread of its own, in batches, so that a slow or full disk never slows a
+ * request. What does not fit is counted and dropped. The file is reopened on request, for rotation.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/err.h"
+#include "lib/str.h"
+
+struct request;
+struct record_writer;
+struct record_ring;
+
+/* `path` is a file, or "-" for standard output. Starts the thread. */
+int record_writer_new(struct record_writer **out, const char *path, unsigned rings,
+		      struct err *err);
+/* Writes what is queued, ends the thread. */
+void record_writer_free(struct record_writer **w);
+/* Reopens the file at once (another process renamed it), from any thread. A path of NULL keeps the
+ * old one. */
+int record_writer_reopen(struct record_writer *w, const char *path, struct err *err);
+/* The ring of worker `index`; only that worker's thread writes to it. */
+struct record_ring *record_writer_ring(struct record_writer *w, unsigned index);
+
+/* Worker: queues the line of a request that has ended. Never waits. */
+void record_request(struct record_ring *ring, const struct request *r);
+
+struct record_stats {
+	uint64_t written, dropped, errors;
+};
+void record_writer_stats(const struct record_writer *w, struct record_stats *out);

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/request.h"
+
+#include "gateway/record.h"
+#include "gateway/snapshot.h"
+#include "gateway/stages/stages.h"
+#include "gateway/worker.h"
+#include "lib/clock.h"
+
+#define REQUEST_ARENA_CHUNK (4UL * 1024)
+#define REQUEST_ARENA_MAX   (512UL * 1024)
+#define REQUESTS_KEPT       1024
+
+const char *const request_reasons[REQUEST_REASONS] = {
+	[REASON_NONE] = "ok",
+	[REASON_BAD_REQUEST] = "bad_request",
+	[REASON_NO_ROUTE] = "no_route",
+	[REASON_METHOD] = "method_not_allowed",
+	[REASON_VERSION_GONE] = "version_gone",
+	[REASON_UNAUTHENTICATED] = "unauthenticated",
+	[REASON_FORBIDDEN] = "forbidden",
+	[REASON_RATE_LIMITED] = "rate_limited",
+	[REASON_TOO_LARGE] = "too_large",
+	[REASON_FIXED] = "fixed_response",
+	[REASON_NO_INSTANCE] = "no_instance",
+	[REASON_CONNECT_FAILED] = "connect_failed",
+	[REASON_CONNECT_TIMEOUT] = "connect_timeout",
+	[REASON_SERVICE_RESET] = "service_reset",
+	[REASON_SERVICE_GARBAGE] = "service_garbage",
+	[REASON_RESPONSE_TIMEOUT] = "response_timeout",
+	[REASON_REQUEST_TIMEOUT] = "request_timeout",
+	[REASON_CLIENT_GONE] = "client_gone",
+	[REASON_CLIENT_TIMEOUT] = "client_timeout",
+	[REASON_INTERNAL] = "internal",
+};
+
+/* A request on the worker's free list. */
+struct idle_request {
+	struct request r; /* first: the same address */
+	struct list node;
+};
+
+struct request *request_new(struct worker *w)
+{
+	struct idle_request *idle;
+	struct arena arena;
+
+	if (!list_empty(&w->idle_requests)) {
+		idle = container_of(w->idle_requests.next, struct idle_request, node);
+		list_remove(&idle->node);
+		w->idle_request_count--;
+	} else {
+		idle = malloc(sizeof(*idle));
+		if (!idle)
+			return NULL;
+		arena_init(&idle->r.arena, REQUEST_ARENA_CHUNK, REQUEST_ARENA_MAX);
+	}
+	arena = idle->r.arena;
+	memset(&idle->r, 0, sizeof(idle->r));
+	idle->r.arena = arena;
+	idle->r.worker = w;
+	idle->r.conf = worker_conf_get(w->conf);
+	idle->r.begin_ns = loop_now_ns(w->loop);
+	idle->r.wall_ms = clock_wall_ms();
+	idle->r.protocol = idle->r.tls = "";
+	return &idle->r;
+}
+
+/* Counts the request under its route and outcome. */
+static void request_count(struct request *r)
+{
+	struct worker_stats *counters = &r->worker->counters;
+	struct route_stats *stats =
+		r->conf->routes[r->route ? r->route->index : r->conf->snapshot->route_count];
+	unsigned class = r->reason == REASON_CLIENT_GONE ? 0 : r->response.status / 100;
+
+	metrics_inc(&counters->requests, 1);
+	metrics_inc(&counters->reasons[r->reason], 1);
+	metrics_inc(&counters->bytes_in, r->bytes_in);
+	metrics_inc(&counters->bytes_out, r->bytes_out);
+	metrics_inc(&stats->status_class[class < 6 ? class : 0], 1);
+	metrics_observe_us(&stats->latency, request_elapsed_us(r));
+}
+
+void request_free(struct request *r)
+{
+	struct idle_request *idle = container_of(r, struct idle_request, r);
+	struct worker *w = r->worker;
+
+	request_count(r);
+	if (w->records)
+		record_request(w->records, r);
+	identity_put(&r->identity);
+	worker_conf_put(r->conf);
+	if (w->idle_request_count >= REQUESTS_KEPT) {
+		arena_fini(&r->arena);
+		free(idle);
+		return;
+	}
+	arena_reset(&r->arena);
+	list_add_head(&w->idle_requests, &idle->node);
+	w->idle_request_count++;
+}
+
+void request_free_idle(struct worker *w)
+{
+	while (!list_empty(&w->idle_requests)) {
+		struct idle_request *idle = container_of(w->idle_requests.next, struct idle_request,
+							 node);
+
+		list_remove(&idle->node);
+		arena_fini(&idle->r.arena);
+		free(idle);
+	}
+}
+
+void request_add_extra(struct request *r, struct str name, struct str value)
+{
+	if (r->extra_count < REQUEST_EXTRA_FIELDS)
+		r->extra[r->extra_count++] = (struct http_field) { name, value,
+								   http_name_id(name) };
+}
+
+struct str request_host(const struct request *r)
+{
+	struct str host = r->authority;
+	ptrdiff_t colon;
+
+	if (host.len && host.p[0] == '[') {
+		ptrdiff_t end = str_chr(host, ']');
+
+		return end < 0 ? host : str_sub(host, 0, (size_t)end + 1);
+	}
+	colon = str_chr(host, ':');
+	return colon < 0 ? host : str_sub(host, 0, (size_t)colon);
+}
+
+uint64_t request_elapsed_us(const struct request *r)
+{
+	return (clock_mono_ns() - r->begin_ns) / 1000;
+}
+
+/* Room for what rules and stages add. */
+#define RESPONSE_SPARE_FIELDS 24
+
+bool response_init(struct request *r, unsigned status, const struct http_field *copy, size_t count)
+{
+	struct response *response = &r->response;
+
+	*response = (struct response) { .status = status };
+	response->headers.max = count + RESPONSE_SPARE_FIELDS;
+	response->headers.fields = arena_alloc(&r->arena,
+					       response->headers.max * sizeof(struct http_field));
+	if (!response->headers.fields)
+		return false;
+	if (count)
+		memcpy(response->headers.fields, copy, count * sizeof(*copy));
+	response->headers.count = count;
+	return true;
+}
+
+void response_send_head(struct request *r)
+{
+	limit_add_fields(r);
+	for (size_t i = 0; i < r->extra_count; i++)
+		headers_set(&r->response.headers, r->extra[i].name, r->extra[i].value);
+	r->has_head = true;
+	r->down->head(r);
+}
+
+void response_send(struct request *r, unsigned status, struct str content_type, struct str body)
+{
+	if (!response_init(r, status, NULL, 0)) {
+		r->reason = REASON_INTERNAL;
+		r->down->abort(r);
+		return;
+	}
+	if (content_type.len)
+		headers_add(&r->response.headers, STR("Content-Type"), content_type);
+	r->response.has_length = true;
+	r->response.length = body.len;
+	r->response.has_body = body.len > 0 && r->method_id != METHOD_HEAD;
+	response_send_head(r);
+	if (r->response.has_body)
+		r->down->data(r, body);
+	r->down->end(r);
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One request and its response on the way through the gateway, whatever HTTP version the client
+ * speaks. The downstream side (http1.c) owns it and fills it in; the stages of pipeline.c decide; a
+ * sink (upstream/exchange.c) takes the body and produces the response. Everything the request needs
+ * lives in its arena and dies with it.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "gateway/headers.h"
+#include "gateway/identity.h"
+#include "gateway/limits.h"
+#include "gateway/router.h"
+#include "lib/arena.h"
+#include "lib/http.h"
+#include "lib/list.h"
+#include "lib/net.h"
+
+struct request;
+struct worker;
+struct worker_conf;
+struct gw_service;
+struct snapshot_route;
+
+/* What the downstream side does for whoever answers. All calls only queue; nothing is freed under
+ * the caller. */
+struct downstream_ops {
+	/* The final head, from request->response. Once per request. */
+	void (*head)(struct request *r);
+	/* A piece of the response body, copied. Returns false when the client is slow: pause until
+	 * sink->resume. */
+	bool (*data)(struct request *r, struct str data);
+	/*
+	 * The same without a copy, for bodies that go through unchanged: room to write into (NULL
+	 * when there is none now), then the count that was written there.
+	 */
+	char *(*reserve)(struct request *r, size_t want, size_t *room);
+	bool (*commit)(struct request *r, size_t len);
+	/* The response is complete. */
+	void (*end)(struct request *r);
+	/* The response cannot be completed: the client must notice, so the connection (or stream)
+	 * is cut. */
+	void (*abort)(struct request *r);
+	/* More request body is wanted (also the first time, when a sink was set). */
+	void (*read_body)(struct request *r);
+};
+
+/* Whoever takes the request body and is told of the client's fate. */
+struct sink_ops {
+	/* A piece of the body, copied if it must outlive the call. Returns false: enough, wait for
+	 * read_body. */
+	bool (*data)(struct request *r, struct str data);
+	/* The body is complete. Not called for a request without a body. */
+	void (*end)(struct request *r);
+	/* The client took what was queued; more response body may be sent. */
+	void (*resume)(struct request *r);
+	/* The client is gone or broke the framing of its body. The sink lets go of the request at
+	 * once. */
+	void (*cancel)(struct request *r);
+};
+
+/* Who ended the request and why, for the record and the metrics. Keep request_reasons[] in step. */
+enum request_reason {
+	REASON_NONE, /* the service answered, all went well */
+	REASON_BAD_REQUEST,
+	REASON_NO_ROUTE,
+	REASON_METHOD,
+	REASON_VERSION_GONE,
+	REASON_UNAUTHENTICATED,
+	REASON_FORBIDDEN,
+	REASON_RATE_LIMITED,
+	REASON_TOO_LARGE,
+	REASON_FIXED, /* a route that answers by itself */
+	REASON_NO_INSTANCE,
+	REASON_CONNECT_FAILED,
+	REASON_CONNECT_TIMEOUT,
+	REASON_SERVICE_RESET,
+	REASON_SERVICE_GARBAGE,
+	REASON_RESPONSE_TIMEOUT,
+	REASON_REQUEST_TIMEOUT,
+	REASON_CLIENT_GONE,
+	REASON_CLIENT_TIMEOUT,
+	REASON_INTERNAL,
+	REQUEST_REASONS,
+};
+
+extern const char *const request_reasons[REQUEST_REASONS];
+
+struct response {
+	unsigned status;
+	struct headers
+		headers; /* without hop-by-hop fields, Content-Length and Transfer-Encoding */
+	bool has_body;
+	bool has_length;
+	uint64_t length; /* with has_length: of the body, or what HEAD and 304 announce */
+};
+
+/* Response headers that one of the stages wants on whatever response comes. */
+#define REQUEST_EXTRA_FIELDS 8
+
+struct request {
+	struct arena arena;
+	struct worker *worker;
+	struct worker_conf *conf; /* held: a request ends under the configuration it began with */
+
+	/* --- as received; slices into the arena or the connection's buffer, stable until the
+	 * request ends */
+	const struct downstream_ops *down;
+	void *down_state;       /* the downstream's own */
+	const char *protocol;   /* "HTTP/1.1" */
+	const char *tls;        /* "TLSv1.3", "" for plain text */
+	struct str peer_ip;     /* of the connection, as text */
+	struct str client_ip;   /* the client's, as text */
+	bool is_from_proxy;     /* the peer is a trusted proxy */
+	struct net_addr client; /* of the connection; behind a trusted proxy, what that says */
+	unsigned listener;      /* index in the configuration */
+	bool has_connection;    /* a Connection field is there */
+	enum http_method method_id;
+	struct str method;
+	struct str scheme;    /* "http" or "https" */
+	struct str authority; /* as sent, may hold a port */
+	struct str raw_path;
+	struct str query; /* p is NULL when there is none */
+	struct headers headers;
+	bool has_body, has_length;
+	uint64_t length;
+
+	/* --- decided by the stages */
+	struct router_match match;          /* of the route: variables, the rest behind a prefix */
+	struct str path;                    /* normalised: what is matched is what is forwarded */
+	struct str upstream_path;           /* after rewriting */
+	const struct snapshot_route *route; /* NULL until routed */
+	const struct gw_service *service;
+	struct identity *identity; /* held; NULL while anonymous */
+	struct str request_id;
+	struct str trace_id;
+	uint64_t max_body;           /* bytes; 0: no bound */
+	struct limits_verdict limit; /* the strictest so far; rule is NULL when none applied */
+	struct str limited_by;       /* name of the limit that refused */
+	struct http_field extra[REQUEST_EXTRA_FIELDS];
+	size_t extra_count;
+	unsigned stage; /* next one to run */
+
+	const struct sink_ops *sink; /* NULL: nobody takes the body */
+	void *sink_state;
+
+	/* --- the response */
+	struct response response;
+	enum request_reason reason;
+	bool has_head; /* the head went out */
+	bool is_ended; /* the response is complete or cut */
+
+	/* --- for the record */
+	uint64_t begin_ns; /* first byte of the head seen */
+	uint64_t wall_ms;
+	uint64_t forward_ns;   /* first instance chosen */
+	uint64_t connected_ns; /* connection to the last instance ready */
+	uint64_t answered_ns;  /* its response head complete */
+	uint64_t bytes_in, bytes_out;
+	struct net_addr upstream; /* last instance tried, len 0 when none */
+	unsigned attempts;
+};
+
+/*
+ * Begins a request in this worker, with the current configuration. NULL when out of memory. The
+ * caller fills in what was received and calls pipeline_run; request_free records it and lets
+ * everything go.
+ */
+struct request *request_new(struct worker *worker);
+void request_free(struct request *r);
+
+/* Frees the requests that the worker keeps for reuse. */
+void request_free_idle(struct worker *w);
+
+/* Adds a header to whatever response will be sent; dropped beyond REQUEST_EXTRA_FIELDS. */
+void request_add_extra(struct request *r, struct str name, struct str value);
+/* The client's Host without its port; compare case-insensitively. */
+struct str request_host(const struct request *r);
+/* Starts the response: status, no body, room for headers of which `copy` (may be empty) are the
+ * first. False: out of memory. */
+bool response_init(struct request *r, unsigned status, const struct http_field *copy, size_t count);
+/* Finishes a response head (extra fields in) and sends it. */
+void response_send_head(struct request *r);
+/* A whole response of the gateway's own. An empty content_type means no body. */
+void response_send(struct request *r, unsigned status, struct str content_type, struct str body);
+/* Microseconds since the request began. */
+uint64_t request_elapsed_us(const struct request *r);

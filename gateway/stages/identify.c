@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Who speaks, and under which name the request is known: client address, request id, trace. */
+#include "gateway/snapshot.h"
+#include "gateway/stages/stages.h"
+#include "gateway/worker.h"
+#include "lib/hash.h"
+
+#define REQUEST_ID_MAX 128
+
+static bool is_trusted(const struct gw_conf *conf, const struct net_addr *a)
+{
+	for (size_t i = 0; i < conf->trusted_proxies_count; i++) {
+		if (net_prefix_has(&conf->trusted_proxies[i], a))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The client as listed proxies tell it: counted from the right, the first address that is not one
+ * of theirs. What stands further left was written by strangers.
+ */
+static void read_forwarded_for(struct request *r, const struct gw_conf *conf)
+{
+	for (size_t i = r->headers.count; i-- > 0;) {
+		struct str list = r->headers.fields[i].value;
+
+		if (r->headers.fields[i].id != HTTP_X_FORWARDED_FOR)
+			continue;
+		while (list.len) {
+			size_t at = list.len;
+			struct net_addr a;
+			struct str item;
+
+			while (at > 0 && list.p[at - 1] != ',')
+				at--;
+			item = str_trim(str_sub(list, at, list.len));
+			list.len = at ? at - 1 : 0;
+			if (net_parse_ip(&a, item, 0) < 0)
+				return;
+			net_unmap(&a);
+			r->client = a;
+			r->client_ip = item;
+			if (!is_trusted(conf, &a))
+				return;
+		}
+	}
+}
+
+static bool is_id_char(char c)
+{
+	return isalnum((unsigned char)c) || c == '-' || c == '_' || c == '.' || c == ':' ||
+	       c == '/' || c == '+' || c == '=';
+}
+
+static bool is_request_id(struct str s)
+{
+	if (s.len == 0 || s.len > REQUEST_ID_MAX)
+		return false;
+	for (size_t i = 0; i < s.len; i++) {
+		if (!is_id_char(s.p[i]))
+			return false;
+	}
+	return true;
+}
+
+static void put_hex(char **at, const unsigned char *bytes, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < n; i++) {
+		*(*at)++ = digits[bytes[i] >> 4];
+		*(*at)++ = digits[bytes[i] & 15];
+	}
+}
+
+/* A random UUID, RFC 9562 5.4. */
+static struct str new_request_id(struct request *r)
+{
+	char *id = arena_alloc(&r->arena, 36);
+	unsigned char bytes[16];
+	char *at = id;
+
+	if (!id)
+		return STR("");
+	random_bytes(bytes, sizeof(bytes));
+	bytes[6] = (unsigned char)((bytes[6] & 0x0f) | 0x40);
+	bytes[8] = (unsigned char)((bytes[8] & 0x3f) | 0x80);
+	put_hex(&at, bytes, 4);
+	for (int i = 4; i < 10; i += 2) {
+		*at++ = '-';
+		put_hex(&at, bytes + i, 2);
+	}
+	*at++ = '-';
+	put_hex(&at, bytes + 10, 6);
+	return str_of(id, 36);
+}
+
+enum stage_result stage_identify(struct request *r)
+{
+	const struct gw_conf *conf = &r->conf->snapshot->conf;
+
+	if (conf->trusted_proxies_count && is_trusted(conf, &r->client)) {
+		const struct http_field *id = http_find(r->headers.fields, r->headers.count,
+							HTTP_X_REQUEST_ID);
+
+		r->is_from_proxy = true;
+		if (id && is_request_id(id->value))
+			r->request_id = id->value;
+		read_forwarded_for(r, conf);
+	}
+	if (!r->request_id.len)
+		r->request_id = new_request_id(r);
+	return STAGE_NEXT;
+}
+
+/* W3C Trace Context: version 00, 16 bytes trace id, 8 bytes parent id, flags, all lower-case hex,
+ * ids not zero. */
+static bool is_traceparent(struct str s)
+{
+	bool has_trace = false, has_parent = false;
+
+	if (s.len != 55 || !str_starts(s, STR("00-")) || s.p[35] != '-' || s.p[52] != '-')
+		return false;
+	for (size_t i = 3; i < 55; i++) {
+		if (i == 35 || i == 52)
+			continue;
+		if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
+			return false;
+		has_trace |= i < 35 && s.p[i] != '0';
+		has_parent |= i > 35 && i < 52 && s.p[i] != '0';
+	}
+	return has_trace && has_parent;
+}
+
+struct str identify_traceparent(struct request *r)
+{
+	const struct http_field *field = http_find(r->headers.fields, r->headers.count,
+						   HTTP_TRACEPARENT);
+	char *text = arena_alloc(&r->arena, 55);
+	unsigned char bytes[24];
+	char *at = text;
+
+	if (!text)
+		return STR("");
+	random_bytes(bytes, sizeof(bytes));
+	memcpy(at, "00-", 3);
+	at += 3;
+	if (field && is_traceparent(field->value)) {
+		memcpy(at, field->value.p + 3, 32);
+		at += 32;
+	} else {
+		put_hex(&at, bytes, 16);
+	}
+	*at++ = '-';
+	put_hex(&at, bytes + 16, 8);
+	memcpy(at, field && is_traceparent(field->value) ? field->value.p + 52 : "-01", 3);
+	r->trace_id = str_of(text + 3, 32);
+	return str_of(text, 55);
+}

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From the path to the route, its version, its bounds, and routes that answer by themselves. */
+#include "gateway/problem.h"
+#include "gateway/snapshot.h"
+#include "gateway/stages/stages.h"
+#include "gateway/worker.h"
+
+/* Plain listeners that exist to send browsers to https. */
+enum stage_result stage_redirect(struct request *r)
+{
+	const struct gw_listener *l = &r->conf->snapshot->conf.listeners[r->listener];
+	struct str host = request_host(r);
+	char *location;
+
+	if (!l->redirect_to_https)
+		return STAGE_NEXT;
+	r->reason = REASON_FIXED;
+	if (!host.len) {
+		problem_send(r, 400, REASON_BAD_REQUEST, "no Host: nowhere to redirect to");
+		return STAGE_RESPONDED;
+	}
+	location = arena_printf(&r->arena, "https://%.*s%.*s%s%.*s", STR_ARG(host),
+				STR_ARG(r->raw_path), r->query.p ? "?" : "", STR_ARG(r->query));
+	if (location)
+		request_add_extra(r, STR("Location"), str_from(location));
+	/* 308 keeps the method and the body (RFC 9110 15.4.9). */
+	response_send(r, 308, STR(""), STR(""));
+	return STAGE_RESPONDED;
+}
+
+enum stage_result stage_path(struct request *r)
+{
+	const char *problem = NULL;
+
+	if (str_eq(r->raw_path, STR("*"))) {
+		r->path = r->raw_path;
+		return STAGE_NEXT;
+	}
+	if (path_normalise(&r->path, r->raw_path, r->conf->snapshot->conf.path_allow, &r->arena,
+			   &problem) < 0) {
+		problem_send(r, problem ? 400 : 503, problem ? REASON_BAD_REQUEST : REASON_INTERNAL,
+			     problem ? problem : "out of memory");
+		return STAGE_RESPONDED;
+	}
+	return STAGE_NEXT;
+}
+
+static void refuse_method(struct request *r)
+{
+	struct buf allow;
+	struct str copy;
+
+	buf_init(&allow, 1024);
+	router_write_allow(r->conf->snapshot->router, r->match.allow, &allow);
+	copy = arena_str(&r->arena, buf_str(&allow));
+	buf_fini(&allow);
+	if (copy.p)
+		request_add_extra(r, STR("Allow"), copy);
+	problem_send(r, 405, REASON_METHOD, "this path is not served for this method");
+}
+
+enum stage_result stage_route(struct request *r)
+{
+	const struct snapshot *s = r->conf->snapshot;
+	struct router_request q = {
+		.host = r->authority,
+		.path = r->path,
+		.method = r->method_id,
+		.method_name = r->method,
+		.query = r->query,
+		.fields = r->headers.fields,
+		.field_count = r->headers.count,
+	};
+	enum router_result result = router_match(s->router, &q, &r->match);
+
+	if (result == ROUTER_FOUND) {
+		r->route = &s->routes[r->match.route];
+		return STAGE_NEXT;
+	}
+	/* Guessing paths is limited like everything else. */
+	if (stage_limit_address(r) == STAGE_RESPONDED)
+		return STAGE_RESPONDED;
+	if (result == ROUTER_NO_METHOD)
+		refuse_method(r);
+	else
+		problem_send(r, 404, REASON_NO_ROUTE, "no route for this host and path");
+	return STAGE_RESPONDED;
+}
+
+enum stage_result stage_version(struct request *r)
+{
+	const struct snapshot_version *v = r->route->version;
+
+	if (!v)
+		return STAGE_NEXT;
+	if (v->deprecation.len)
+		request_add_extra(r, STR("Deprecation"), v->deprecation);
+	if (v->sunset.len)
+		request_add_extra(r, STR("Sunset"), v->sunset);
+	if (v->link.len)
+		request_add_extra(r, STR("Link"), v->link);
+	if (r->wall_ms < v->gone_after_ms)
+		return STAGE_NEXT;
+	problem_send(r, 410, REASON_VERSION_GONE, "this version of the API was switched off");
+	return STAGE_RESPONDED;
+}
+
+enum stage_result stage_body_size(struct request *r)
+{
+	r->max_body = r->route->max_body_bytes;
+	if (!r->max_body || !r->has_length || r->length <= r->max_body)
+		return STAGE_NEXT;
+	problem_send(r, 413, REASON_TOO_LARGE,
+		     "the request body is larger than this service allows");
+	return STAGE_RESPONDED;
+}
+
+enum stage_result stage_answer(struct request *r)
+{
+	const struct gw_respond *respond = r->route->conf->respond;
+	const struct gw_redirect *redirect = r->route->conf->redirect;
+
+	if (!respond && !redirect)
+		return STAGE_NEXT;
+	r->reason = REASON_FIXED;
+	if (redirect) {
+		request_add_extra(r, STR("Location"), redirect->location);
+		response_send(r, redirect->status, STR(""), STR(""));
+	} else {
+		response_send(r, respond->status, respond->content_type, respond->body);
+	}
+	return STAGE_RESPONDED;
+}

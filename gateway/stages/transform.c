@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the service will see of the request, and the client of the response. */
+#include "gateway/problem.h"
+#include "gateway/snapshot.h"
+#include "gateway/stages/stages.h"
+#include "gateway/worker.h"
+
+/* Fields that only we may write towards a service. */
+static bool is_ours(const struct request *r, enum http_name id)
+{
+	switch (id) {
+	case HTTP_FORWARDED:
+	case HTTP_TRACEPARENT:
+	case HTTP_X_FORWARDED_FOR:
+	case HTTP_X_FORWARDED_HOST:
+	case HTTP_X_FORWARDED_PROTO:
+	case HTTP_X_REAL_IP:
+	case HTTP_X_REQUEST_ID:
+		return true;
+	case HTTP_AUTHORIZATION:
+		/* Checked here; services trust the identity headers and never see tokens. */
+		return r->route->auth != NULL;
+	default:
+		return false;
+	}
+}
+
+/* The whole list of proxies when the peer is one that we believe, else the client alone. */
+static struct str forwarded_for(struct request *r)
+{
+	const struct http_field *field = http_find(r->headers.fields, r->headers.count,
+						   HTTP_X_FORWARDED_FOR);
+	char *list;
+
+	if (!r->is_from_proxy || !field)
+		return r->client_ip;
+	list = arena_printf(&r->arena, "%.*s, %.*s", STR_ARG(field->value), STR_ARG(r->peer_ip));
+	return list ? str_from(list) : r->client_ip;
+}
+
+static bool add_identity(struct request *r)
+{
+	const struct gw_auth *auth = r->route->auth->conf;
+	bool ok = true;
+
+	for (size_t i = 0; i < auth->forward_count; i++) {
+		const struct claim *claim = identity_claim(r->identity, auth->forward[i].name);
+
+		if (claim && claim_is_safe(claim))
+			ok &= headers_add(&r->headers, auth->forward[i].value, claim->text);
+	}
+	return ok;
+}
+
+enum stage_result stage_transform(struct request *r)
+{
+	struct headers *h = &r->headers;
+	struct str list = forwarded_for(r), trace = identify_traceparent(r);
+	size_t kept = 0;
+	bool ok;
+
+	headers_strip_hop_by_hop(h);
+	headers_guard_strip(r->conf->snapshot->guard, h,
+			    r->conf->snapshot->conf.defaults.underscores_in_headers);
+	for (size_t i = 0; i < h->count; i++) {
+		if (!is_ours(r, h->fields[i].id))
+			h->fields[kept++] = h->fields[i];
+	}
+	h->count = kept;
+	ok = headers_rules_apply(r->route->request, h);
+	ok &= headers_add(h, STR("X-Request-Id"), r->request_id);
+	ok &= headers_add(h, STR("X-Forwarded-For"), list);
+	ok &= headers_add(h, STR("X-Forwarded-Proto"), r->scheme);
+	ok &= headers_add(h, STR("X-Forwarded-Host"), r->authority);
+	ok &= headers_add(h, STR("Traceparent"), trace);
+	if (r->identity)
+		ok &= add_identity(r);
+	r->upstream_path = snapshot_rewrite_path(r->route, r->path, &r->match, &r->arena);
+	if (!r->upstream_path.p) {
+		problem_send(r, 503, REASON_INTERNAL, "out of memory");
+		return STAGE_RESPONDED;
+	}
+	if (!ok) {
+		problem_send(r, 431, REASON_BAD_REQUEST, "too many header fields");
+		return STAGE_RESPONDED;
+	}
+	return STAGE_NEXT;
+}
+
+bool stage_transform_response(struct request *r)
+{
+	return headers_rules_apply(r->route->response, &r->response.headers);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A service as one worker sees it: its instances, which one to take next, how they behave, and the
+ * connections kept to them. Decisions are local to the worker: no lock, no shared state (lb-rules:
+ * two random choices need none).
+ */
+#pragma once
+
+#include "gateway/conf.h"
+#include "gateway/worker.h"
+
+struct upconn;
+
+/* One instance. Outlives its removal from the list while requests hold it. */
+struct endpoint {
+	unsigned refs;
+	struct net_addr addr;
+	uint16_t weight;
+	bool is_gone;    /* no longer in the list: no new requests, connections are not kept */
+	bool is_failing; /* active health checks say so */
+	unsigned in_flight;
+	unsigned failures;  /* consecutive */
+	unsigned ejections; /* consecutive, for the back-off */
+	uint64_t ejected_until_ms;
+	uint64_t latency_us; /* moving average, weighted by time (peak-sensitive); 0: not known */
+	uint64_t latency_at_ms;
+	int64_t wrr_credit; /* of weighted round robin */
+	struct list idle;   /* upconns, most recently used first */
+	unsigned idle_count;
+	uint64_t requests, errors;
+};
+
+struct service {
+	struct hmap_node node; /* in the worker's services */
+	unsigned refs;
+	struct worker *worker;
+	struct str name;
+	int balance;
+	uint32_t idle_timeout_ms, max_idle;
+	struct endpoint **endpoints;
+	size_t count;
+	unsigned ejected;      /* about how many are ejected now */
+	uint64_t latency_us;   /* average over all, stands in for an instance not known yet */
+	uint64_t retry_budget; /* in thousandths of a retry */
+	bool is_known;         /* a list, perhaps an empty one, has come in */
+};
+
+/* An instance as told by configuration or registry. */
+struct service_member {
+	struct net_addr addr;
+	uint16_t weight;
+	bool is_failing;
+};
+
+struct service *service_new(struct worker *w, struct str name);
+struct service *service_get(struct service *s);
+void service_put(struct service *s);
+void service_configure(struct service *s, const struct gw_service *conf);
+/* Replaces the list. Instances that stay (by address) keep connections and statistics. */
+void service_set_members(struct service *s, const struct service_member *members, size_t count);
+
+/* How an attempt ended, for the instance's statistics. */
+enum endpoint_outcome {
+	ENDPOINT_OK,        /* answered, below 500 */
+	ENDPOINT_ERROR,     /* answered 5xx */
+	ENDPOINT_FAILED,    /* no connection, reset, garbage, time-out */
+	ENDPOINT_ABANDONED, /* the client left: says nothing about the instance */
+};
+
+/*
+ * Chooses an instance that is none of `tried` and counts a request in flight on it; NULL when there
+ * is none. When all look unhealthy, all are used rather than none. Balance with endpoint_finish.
+ */
+struct endpoint *service_choose(struct service *s, struct endpoint *const *tried,
+				unsigned tried_count);
+void endpoint_finish(struct service *s, struct endpoint *e, enum endpoint_outcome outcome,
+		     uint64_t latency_us);
+struct endpoint *endpoint_get(struct endpoint *e);
+void endpoint_put(struct endpoint *e);
+bool endpoint_is_ejected(const struct endpoint *e, uint64_t now_ms);
+
+/* Every request earns a fifth of a retry; true takes one, if there is one. */
+void service_earn_retry(struct service *s);
+bool service_take_retry(struct service *s);

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A connection to a service instance, and the pool of those that wait for their next request. One
+ * request at a time. Registered once, edge-triggered; while it waits in the pool any event (the
+ * service closes, or talks unasked) closes it.
+ */
+#pragma once
+
+#include "gateway/upstream/service.h"
+#include "lib/buf.h"
+
+struct upconn {
+	struct loop_io io;
+	struct worker *worker;
+	struct service *service;   /* held */
+	struct endpoint *endpoint; /* held */
+	struct list node;          /* in endpoint->idle */
+	struct loop_timer idle_timer;
+	struct loop_task free;
+	struct buf in;
+	bool can_read, can_write, is_connected, has_eof, is_closed;
+	bool expects_eof; /* the peer's FIN is in: a short read does not mean that there is nothing
+			     more */
+	bool is_reused;   /* served a request before this one */
+	/* Whoever uses it now; NULL in the pool. */
+	void (*on_event)(struct upconn *u, void *arg);
+	void *arg;
+};
+
+/*
+ * A connection for one request: from the pool (most recently used first), or a new one, still
+ * connecting. `wants_checked`: look at the socket once more before reuse, for requests that cannot
+ * be repeated. -errno when none can be made.
+ */
+int upconn_take(struct upconn **out, struct service *s, struct endpoint *e, bool wants_checked);
+/* Clean end of a response: back to the pool, or closed when the pool is full or the instance gone.
+ */
+void upconn_give(struct upconn *u);
+void upconn_close(struct upconn *u);
+void upconn_close_idle(struct endpoint *e);
+
+/* Reads once into `in`. The count; 0 at the end of the stream (has_eof); -EAGAIN; or another
+ * -errno. */
+long upconn_fill(struct upconn *u);
+/* Reads once to `out`. */
+long upconn_read(struct upconn *u, void *out, size_t len);
+/* Sends two pieces, as much as goes: the count, -EAGAIN, or another -errno. */
+long upconn_send(struct upconn *u, struct str head, struct str body);

@@ -1,0 +1,509 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/worker.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "gateway/conn.h"
+#include "gateway/gateway.h"
+#include "gateway/snapshot.h"
+#include "gateway/upstream/service.h"
+#include "lib/clock.h"
+#include "lib/hash.h"
+#include "lib/log.h"
+#include "lib/tls.h"
+
+#define ACCEPTS_PER_ROUND 64
+#define ACCEPT_PAUSE_MS   100
+#define CHUNKS_KEPT       256
+
+/* --- configurations
+ * ---------------------------------------------------------------------------------------------------
+ */
+
+static struct tls_server *listener_tls(const struct gw_listener *l, struct err *err)
+{
+	const struct gw_tls *tls = l->tls;
+	struct tls_server_options o = { 0 };
+	struct tls_certificate *certificates = calloc(tls->certificates_count,
+						      sizeof(*certificates));
+	const char **alpn = calloc(tls->alpn_count + 1, sizeof(*alpn));
+	struct tls_server *server = NULL;
+
+	if (certificates && alpn) {
+		for (size_t i = 0; i < tls->certificates_count; i++)
+			certificates[i] = (struct tls_certificate) {
+				tls->certificates[i].certificate.p, tls->certificates[i].key.p
+			};
+		for (size_t i = 0; i < tls->alpn_count; i++)
+			alpn[i] = tls->alpn[i].p;
+		o.certificates = certificates;
+		o.certificate_count = tls->certificates_count;
+		o.alpn = alpn;
+		o.alpn_count = tls->alpn_count;
+		o.min_version = tls->min_version == GW_TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+		o.ticket_keys = tls->ticket_keys.p;
+		server = tls_server_new(&o, err);
+	} else {
+		err_set(err, -ENOMEM, "out of memory");
+	}
+	free(certificates);
+	free(alpn);
+	return server;
+}
+
+struct worker_conf *worker_conf_new(struct snapshot *snapshot, struct err *err)
+{
+	const struct gw_conf *conf = &snapshot->conf;
+	struct worker_conf *c = calloc(1, sizeof(*c));
+
+	if (!c) {
+		err_set(err, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	c->refs = 1;
+	c->snapshot = snapshot_ref(snapshot);
+	c->tls = calloc(conf->listeners_count + 1, sizeof(struct tls_server *));
+	c->services = calloc(conf->services_count + 1, sizeof(struct service *));
+	c->routes = calloc(snapshot->route_count + 1, sizeof(struct route_stats *));
+	c->verifiers = calloc(snapshot->auth_count + 1, sizeof(struct jwt_verifier *));
+	if (!c->tls || !c->services || !c->routes || !c->verifiers) {
+		err_set(err, -ENOMEM, "out of memory");
+		worker_conf_put(c);
+		return NULL;
+	}
+	for (size_t i = 0; i < conf->listeners_count; i++) {
+		if (!conf->listeners[i].tls)
+			continue;
+		c->tls[i] = listener_tls(&conf->listeners[i], err);
+		if (!c->tls[i]) {
+			worker_conf_put(c);
+			return NULL;
+		}
+	}
+	return c;
+}
+
+struct worker_conf *worker_conf_get(struct worker_conf *c)
+{
+	c->refs++;
+	return c;
+}
+
+void worker_conf_put(struct worker_conf *c)
+{
+	if (--c->refs)
+		return;
+	for (size_t i = 0; c->tls && i < c->snapshot->conf.listeners_count; i++)
+		tls_server_free(c->tls[i]);
+	for (size_t i = 0; c->services && i < c->snapshot->conf.services_count; i++) {
+		if (c->services[i])
+			service_put(c->services[i]);
+	}
+	for (size_t i = 0; c->verifiers && i < c->snapshot->auth_count; i++)
+		jwt_verifier_free(&c->verifiers[i]);
+	free(c->tls);
+	free(c->services);
+	free(c->routes);
+	free(c->verifiers);
+	snapshot_put(&c->snapshot);
+	free(c);
+}
+
+struct jwt_verifier *worker_conf_verifier(struct worker_conf *c, size_t auth)
+{
+	if (!c->verifiers[auth])
+		c->verifiers[auth] = jwt_verifier_new();
+	return c->verifiers[auth];
+}
+
+static struct service *find_service(struct worker *w, struct str name)
+{
+	for (struct hmap_node *n = hmap_first(&w->services, hash_str(name)); n; n = hmap_next(n)) {
+		struct service *s = container_of(n, struct service, node);
+
+		if (str_eq(s->name, name))
+			return s;
+	}
+	return NULL;
+}
+
+static struct service *get_service(struct worker *w, struct str name)
+{
+	struct service *s = find_service(w, name);
+
+	if (s)
+		return service_get(s);
+	s = service_new(w, name);
+	if (!s || hmap_insert(&w->services, &s->node, hash_str(name)) < 0)
+		abort(); /* a worker without its services is no worker; only at start or reload */
+	return service_get(s);
+}
+
+/* Counters survive reloads and are never freed before the worker: names come from the file, not
+ * from clients. */
+static struct route_stats *get_stats(struct worker *w, struct str name)
+{
+	struct route_stats *stats;
+
+	for (struct hmap_node *n = hmap_first(&w->stats, hash_str(name)); n; n = hmap_next(n)) {
+		stats = container_of(n, struct route_stats, node);
+		if (str_eq(stats->name, name))
+			return stats;
+	}
+	stats = calloc(1, sizeof(*stats) + name.len);
+	if (!stats)
+		abort();
+	memcpy(stats + 1, name.p, name.len);
+	stats->name = str_of((char *)(stats + 1), name.len);
+	pthread_mutex_lock(&w->stats_lock);
+	if (hmap_insert(&w->stats, &stats->node, hash_str(name)) < 0)
+		abort();
+	pthread_mutex_unlock(&w->stats_lock);
+	return stats;
+}
+
+/* Services that no configuration in use names any more: only the map's own reference is left. */
+static void forget_services(struct worker *w)
+{
+	hmap_for_each (n, &w->services) {
+		struct service *s = container_of(n, struct service, node);
+
+		if (s->refs == 1) {
+			hmap_remove(&w->services, n);
+			service_put(s);
+		}
+	}
+}
+
+static void worker_adopt(struct worker *w, struct worker_conf *c)
+{
+	struct worker_conf *old = w->conf;
+	struct snapshot *snapshot = c->snapshot;
+
+	for (size_t i = 0; i < snapshot->conf.services_count; i++) {
+		c->services[i] = get_service(w, snapshot->conf.services[i].name);
+		service_configure(c->services[i], &snapshot->conf.services[i]);
+	}
+	for (size_t i = 0; i < snapshot->route_count; i++)
+		c->routes[i] = get_stats(w, snapshot->routes[i].conf->name);
+	c->routes[snapshot->route_count] = get_stats(w, STR(""));
+	w->conf = c;
+	if (old)
+		worker_conf_put(old);
+	forget_services(w);
+}
+
+/* --- orders of the main thread
+ * ------------------------------------------------------------------------------------------- */
+
+struct conf_order {
+	struct loop_task task;
+	struct worker *worker;
+	struct worker_conf *conf;
+};
+
+static void run_conf_order(struct loop_task *task)
+{
+	struct conf_order *order = container_of(task, struct conf_order, task);
+
+	worker_adopt(order->worker, order->conf);
+	free(order);
+}
+
+void worker_post_conf(struct worker *w, struct worker_conf *conf)
+{
+	struct conf_order *order = calloc(1, sizeof(*order));
+
+	if (!order)
+		abort();
+	order->task.run = run_conf_order;
+	order->worker = w;
+	order->conf = conf;
+	loop_post(w->loop, &order->task);
+}
+
+struct members_order {
+	struct loop_task task;
+	struct worker *worker;
+	struct str service;
+	size_t count;
+	struct service_member members[];
+};
+
+static void run_members_order(struct loop_task *task)
+{
+	struct members_order *order = container_of(task, struct members_order, task);
+	struct service *s = find_service(order->worker, order->service);
+
+	if (s)
+		service_set_members(s, order->members, order->count);
+	free(order);
+}
+
+void worker_post_members(struct worker *w, struct str service, const struct service_member *members,
+			 size_t count)
+{
+	size_t size = sizeof(struct members_order) + count * sizeof(*members);
+	struct members_order *order = calloc(1, size + service.len);
+
+	if (!order)
+		abort();
+	order->task.run = run_members_order;
+	order->worker = w;
+	order->count = count;
+	if (count)
+		memcpy(order->members, members, count * sizeof(*members));
+	memcpy((char *)order + size, service.p, service.len);
+	order->service = str_of((char *)order + size, service.len);
+	loop_post(w->loop, &order->task);
+}
+
+/* --- accepting
+ * --------------------------------------------------------------------------------------------------------------
+ */
+
+static void listeners_remove(struct worker *w)
+{
+	for (unsigned i = 0; i < w->listener_count; i++)
+		loop_io_remove(w->loop, &w->listeners[i].io);
+}
+
+static int listeners_add(struct worker *w)
+{
+	for (unsigned i = 0; i < w->listener_count; i++) {
+		int rc = loop_io_add(w->loop, &w->listeners[i].io, EPOLLIN);
+
+		if (rc < 0)
+			return rc;
+	}
+	return 0;
+}
+
+/* Out of descriptors or over the bound: existing connections go on, new ones wait in the kernel's
+ * queue for a while. */
+static void accept_pause(struct worker *w)
+{
+	metrics_inc(&w->counters.accept_pauses, 1);
+	listeners_remove(w);
+	loop_timer_start(w->loop, &w->accept_pause, ACCEPT_PAUSE_MS);
+}
+
+static void accept_resume(struct loop_timer *timer)
+{
+	struct worker *w = container_of(timer, struct worker, accept_pause);
+
+	if (!w->is_draining)
+		listeners_add(w);
+}
+
+static void accept_some(struct worker *w, struct worker_listener *l, int most)
+{
+	struct net_addr peer;
+
+	for (int i = 0; i < most; i++) {
+		int fd;
+
+		if (w->conn_count >= w->conn_max) {
+			accept_pause(w);
+			return;
+		}
+		fd = net_accept(l->io.fd, &peer);
+		if (fd == -EMFILE || fd == -ENFILE || fd == -ENOBUFS || fd == -ENOMEM) {
+			accept_pause(w);
+			return;
+		}
+		if (fd == -EAGAIN)
+			return;
+		if (fd >= 0)
+			conn_accept(w, l->index, fd, &peer);
+	}
+}
+
+static void on_acceptable(struct loop_io *io, uint32_t events)
+{
+	struct worker_listener *l = container_of(io, struct worker_listener, io);
+
+	(void)events;
+	accept_some(l->worker, l, ACCEPTS_PER_ROUND);
+}
+
+/* --- draining
+ * ----------------------------------------------------------------------------------------------------------------
+ */
+
+void worker_on_idle(struct worker *w)
+{
+	if (!w->is_draining || w->conn_count || w->is_stopped)
+		return;
+	w->is_stopped = true;
+	loop_stop(w->loop);
+}
+
+static void on_drain_timeout(struct loop_timer *timer)
+{
+	struct worker *w = container_of(timer, struct worker, drain_timer);
+
+	while (!list_empty(&w->conns))
+		conn_close(container_of(w->conns.next, struct conn, node));
+	worker_on_idle(w);
+}
+
+static void run_drain_order(struct loop_task *task)
+{
+	struct worker *w = container_of(task, struct worker, drain_order);
+	uint64_t now = loop_now_ms(w->loop);
+
+	if (w->is_draining) {
+		on_drain_timeout(&w->drain_timer);
+		return;
+	}
+	/* Connections that the kernel completed already would get a reset from close(). */
+	for (unsigned i = 0; i < w->listener_count; i++)
+		accept_some(w, &w->listeners[i], 4096);
+	loop_timer_stop(w->loop, &w->accept_pause);
+	listeners_remove(w);
+	for (unsigned i = 0; i < w->listener_count; i++)
+		close(w->listeners[i].io.fd);
+	w->listener_count = 0;
+	w->is_draining = true;
+	list_for_each (node, &w->conns)
+		conn_kick(container_of(node, struct conn, node));
+	loop_timer_start(w->loop, &w->drain_timer,
+			 w->drain_until_ms > now ? w->drain_until_ms - now : 0);
+	worker_on_idle(w);
+}
+
+void worker_post_drain(struct worker *w, uint64_t until_ms)
+{
+	w->drain_until_ms = until_ms;
+	loop_post(w->loop, &w->drain_order);
+}
+
+/* --- life
+ * ----------------------------------------------------------------------------------------------------------------------
+ */
+
+struct str worker_http_date(struct worker *w)
+{
+	uint64_t now_ms = loop_now_ms(w->loop);
+
+	/* The wall clock is read once a second, not once a response. */
+	if (now_ms >= w->http_date_until_ms) {
+		uint64_t wall_ms = clock_wall_ms();
+
+		clock_http_date(w->http_date, wall_ms);
+		w->http_date_until_ms = now_ms + MSEC_PER_SEC - wall_ms % MSEC_PER_SEC;
+	}
+	return str_of(w->http_date, CLOCK_HTTP_DATE_LEN);
+}
+
+void *worker_chunk_take(struct worker *w)
+{
+	return w->chunk_count ? w->chunks[--w->chunk_count] : malloc(WORKER_CHUNK);
+}
+
+void worker_chunk_give(struct worker *w, void *chunk)
+{
+	if (w->chunk_count < CHUNKS_KEPT)
+		w->chunks[w->chunk_count++] = chunk;
+	else
+		free(chunk);
+}
+
+int worker_new(struct worker **out, struct gateway *g, unsigned index, const int *listen_fds,
+	       unsigned count, unsigned conn_max)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		return -ENOMEM;
+	w->gateway = g;
+	w->index = index;
+	w->conn_max = conn_max;
+	w->loop = loop_new();
+	w->listeners = calloc(count, sizeof(*w->listeners));
+	w->chunks = calloc(CHUNKS_KEPT, sizeof(void *));
+	list_init(&w->conns);
+	list_init(&w->idle_requests);
+	pthread_mutex_init(&w->stats_lock, NULL);
+	w->accept_pause.on_fire = accept_resume;
+	w->drain_timer.on_fire = on_drain_timeout;
+	w->drain_order.run = run_drain_order;
+	if (!w->loop || !w->listeners || !w->chunks) {
+		worker_free(w);
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; i < count; i++) {
+		w->listeners[i] = (struct worker_listener) {
+			.io = { .fd = listen_fds[i], .on_event = on_acceptable },
+			.worker = w,
+			.index = i,
+		};
+	}
+	w->listener_count = count;
+	*out = w;
+	return 0;
+}
+
+static void *worker_run(void *arg)
+{
+	struct worker *w = arg;
+	char name[16];
+
+	snprintf(name, sizeof(name), "worker-%u", w->index % 1000);
+	pthread_setname_np(pthread_self(), name);
+	loop_run(w->loop);
+	loop_post(w->gateway->loop, &w->ended);
+	return NULL;
+}
+
+int worker_start(struct worker *w, struct worker_conf *conf)
+{
+	int rc;
+
+	worker_adopt(w, conf);
+	rc = listeners_add(w);
+	if (rc == 0)
+		rc = -pthread_create(&w->thread, NULL, worker_run, w);
+	w->has_thread = rc == 0;
+	return rc;
+}
+
+void worker_free(struct worker *w)
+{
+	if (!w)
+		return;
+	if (w->has_thread)
+		pthread_join(w->thread, NULL);
+	if (w->loop) {
+		while (!list_empty(&w->conns))
+			conn_close(container_of(w->conns.next, struct conn, node));
+		hmap_for_each (n, &w->services) {
+			struct service *s = container_of(n, struct service, node);
+
+			service_set_members(s, NULL, 0);
+		}
+		/* What was closed is freed at the end of a round. */
+		loop_step(w->loop, 0);
+		loop_step(w->loop, 0);
+	}
+	for (unsigned i = 0; i < w->listener_count; i++)
+		close(w->listeners[i].io.fd);
+	if (w->conf)
+		worker_conf_put(w->conf);
+	forget_services(w);
+	hmap_for_each (n, &w->stats)
+		free(container_of(n, struct route_stats, node));
+	hmap_fini(&w->services);
+	hmap_fini(&w->stats);
+	request_free_idle(w);
+	while (w->chunk_count)
+		free(w->chunks[--w->chunk_count]);
+	free(w->chunks);
+	free(w->listeners);
+	loop_free(w->loop);
+	pthread_mutex_destroy(&w->stats_lock);
+	free(w);
+}
