@@ -35,12 +35,12 @@ char *buf_reserve(struct buf *b, size_t n)
 
 	if (b->has_failed)
 		return NULL;
-	if (b->data && n <= b->cap - b->end)
-		return b->data + b->end;
 	if (n > SIZE_MAX / 4 || len > SIZE_MAX / 4 || (b->max && len + n > b->max)) {
 		b->has_failed = true;
 		return NULL;
 	}
+	if (b->data && n <= b->cap - b->end)
+		return b->data + b->end;
 	/* Moving the content down is worth it only when that frees a good part of the buffer. */
 	if (b->data && len + n <= b->cap && b->start >= b->cap / 2) {
 		memmove(b->data, b->data + b->start, len);
