@@ -1,1 +1,2 @@
-gateway_SRC := $(filter-out gateway/main.c gateway/ctl_main.c,$(wildcard gateway/*.c) $(wildcard gateway/*/*.c))
+gateway_MAINS := gateway/main.c gateway/gatewayctl.c
+gateway_SRC := $(filter-out $(gateway_MAINS),$(wildcard gateway/*.c gateway/*/*.c))

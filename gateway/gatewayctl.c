@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gatewayctl: asks a running gatewayd over its admin socket, and checks configurations without one.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "gateway/snapshot.h"
+#include "gateway/worker.h"
+#include "lib/http_client.h"
+#include "lib/table.h"
+
+#define DEFAULT_SOCKET "/run/gatehouse/gateway.sock"
+#define DRAIN_WAIT_S   120
+
+struct ctl {
+	struct str url; /* "unix:/path", or "http://…" for what only reads */
+	bool is_json;
+};
+
+static void print_help(void)
+{
+	puts("gatewayctl - look at and steer a running gatewayd\n\n"
+	     "usage: gatewayctl [--socket PATH | --url URL] [--json] COMMAND\n\n"
+	     "commands:\n"
+	     "  status         workers, connections, services with their instances, routes with "
+	     "their answers\n"
+	     "  reload         read the configuration again; prints every mistake if it is "
+	     "refused\n"
+	     "  drain [--wait] leave the registry and the load balancer, finish what runs, end the "
+	     "process\n"
+	     "  check FILE     validate a configuration file, with certificates and key sets, "
+	     "without a running gatewayd\n"
+	     "  metrics        the Prometheus metrics\n\n"
+	     "options:\n"
+	     "  --socket PATH  admin.socket of the gatewayd to talk to (default "
+	     "$GATEHOUSE_GATEWAY, else\n"
+	     "                 " DEFAULT_SOCKET ")\n"
+	     "  --url URL      its admin port instead, http://ADDRESS:PORT; there reload and drain "
+	     "are refused\n"
+	     "  --json         one JSON document instead of tables\n"
+	     "  --version, --help\n\n"
+	     "exit status: 0 done, 1 failed, 2 usage\n\n"
+	     "examples:\n"
+	     "  gatewayctl check /etc/gatehouse/rider.json && gatewayctl --socket "
+	     "/run/gatehouse/rider.sock reload\n"
+	     "  gatewayctl --socket /run/gatehouse/rider.sock status\n"
+	     "  gatewayctl --url http://127.0.0.1:9443 metrics | grep requests_total");
+}
+
+static int usage(const char *what)
+{
+	fprintf(stderr, "gatewayctl: %s\nTry: gatewayctl --help\n", what);
+	return 2;
+}
+
+static int fail(const char *text)
+{
+	fprintf(stderr, "gatewayctl: %s\n", text);
+	return 1;
+}
+
+/* One request to the daemon. Returns 0 with the answer, or 1 after saying what went wrong. */
+static int ask(const struct ctl *ctl, enum http_method method, const char *path,
+	       struct http_answer *out)
+{
+	struct http_base base;
+	struct err err;
+	struct http_request_spec spec = { .method = method, .max_body = 64UL << 20 };
+
+	if (http_base_parse(&base, ctl->url, true, &err) < 0)
+		return fail(err.text);
+	spec.addr = &base.addr;
+	spec.host = str_from(base.host);
+	spec.target[0] = str_from(base.path);
+	spec.target[1] = str_from(path);
+	if (http_fetch(out, &spec, &err) < 0) {
+		fprintf(stderr,
+			"gatewayctl: %.*s: %s\nIs gatewayd running, and is this its admin.socket? "
+			"You may need to be root.\n",
+			STR_ARG(ctl->url), err.text);
+		return 1;
+	}
+	return 0;
+}
+
+/* The "detail" of a problem document, or the whole body. */
+static int print_problem(const struct http_answer *answer)
+{
+	struct str body = buf_str(&answer->body);
+	json_t *json = json_loadb(body.p, body.len, 0, NULL);
+	const char *detail = json_string_value(json_object_get(json, "detail"));
+
+	if (detail)
+		fprintf(stderr, "gatewayctl: %s\n", detail);
+	else
+		fprintf(stderr, "gatewayctl: status %u\n", answer->status);
+	json_decref(json);
+	return 1;
+}
+
+static const char *text_of(const json_t *json, const char *key)
+{
+	const char *text = json_string_value(json_object_get(json, key));
+
+	return text ? text : "-";
+}
+
+static long long number_of(const json_t *json, const char *key)
+{
+	return (long long)json_integer_value(json_object_get(json, key));
+}
+
+static void print_services(const json_t *services)
+{
+	static const char *const header[] = { "SERVICE", "INSTANCE", ">WEIGHT", "HEALTH", NULL };
+	struct table *t = table_new(header);
+	json_t *service, *instance;
+	size_t i, j;
+
+	if (!t)
+		return;
+	json_array_foreach(services, i, service)
+	{
+		const json_t *instances = json_object_get(service, "instances");
+
+		if (json_array_size(instances) == 0) {
+			table_cell(t, "%s", text_of(service, "name"));
+			table_cell(t, "(none)");
+			table_cell(t, "-");
+			table_cell(t, "-");
+		}
+		json_array_foreach(instances, j, instance)
+		{
+			table_cell(t, "%s", j ? "" : text_of(service, "name"));
+			table_cell(t, "%s", text_of(instance, "address"));
+			table_cell(t, "%lld", number_of(instance, "weight"));
+			table_cell(t, "%s", text_of(instance, "health"));
+		}
+	}
+	table_print(t);
+}
+
+static void print_routes(const json_t *routes)
+{
+	static const char *const header[] = { "ROUTE", ">2XX",        ">3XX", ">4XX",
+					      ">5XX",  ">UNANSWERED", NULL };
+	struct table *t = table_new(header);
+	json_t *route;
+	size_t i;
+
+	if (!t)
+		return;
+	json_array_foreach(routes, i, route)
+	{
+		const json_t *status = json_object_get(route, "status");
+		const char *name = text_of(route, "name");
+
+		table_cell(t, "%s", name[0] ? name : "(no route)");
+		table_cell(t, "%lld", number_of(status, "2xx"));
+		table_cell(t, "%lld", number_of(status, "3xx"));
+		table_cell(t, "%lld", number_of(status, "4xx"));
+		table_cell(t, "%lld", number_of(status, "5xx"));
+		table_cell(t, "%lld", number_of(status, "none"));
+	}
+	table_print(t);
+}
+
+static void print_status(const json_t *s)
+{
+	const json_t *registry = json_object_get(s, "registry");
+
+	printf("instance     %s\n", text_of(s, "instance"));
+	printf("domain       %s\n", text_of(s, "domain"));
+	printf("state        %s, up %lld s, version %s\n", text_of(s, "state"),
+	       number_of(s, "uptime_s"), text_of(s, "version"));
+	printf("workers      %lld\n", number_of(s, "workers"));
+	printf("connections  %lld\n", number_of(s, "connections"));
+	printf("requests     %lld\n", number_of(s, "requests"));
+	if (json_is_object(registry))
+		printf("registry     %s, %s\n", text_of(registry, "url"),
+		       json_is_true(json_object_get(registry, "connected"))
+			       ? "connected"
+			       : "NOT CONNECTED, using the last known instances");
+	else
+		printf("registry     (none)\n");
+	putchar('\n');
+	print_services(json_object_get(s, "services"));
+	putchar('\n');
+	print_routes(json_object_get(s, "routes"));
+}
+
+static int cmd_status(const struct ctl *ctl)
+{
+	struct http_answer answer;
+	json_t *json;
+
+	if (ask(ctl, METHOD_GET, "/status", &answer))
+		return 1;
+	if (ctl->is_json) {
+		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
+	} else {
+		json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
+		print_status(json);
+		json_decref(json);
+	}
+	http_answer_fini(&answer);
+	return 0;
+}
+
+static int cmd_metrics(const struct ctl *ctl)
+{
+	struct http_answer answer;
+
+	if (ask(ctl, METHOD_GET, "/metrics", &answer))
+		return 1;
+	fwrite(buf_str(&answer.body).p, 1, buf_len(&answer.body), stdout);
+	http_answer_fini(&answer);
+	return 0;
+}
+
+static int cmd_reload(const struct ctl *ctl)
+{
+	struct http_answer answer;
+	int status = 0;
+
+	if (ask(ctl, METHOD_POST, "/reload", &answer))
+		return 1;
+	if (answer.status != 200)
+		status = print_problem(&answer);
+	else
+		puts(ctl->is_json ? "{\"reloaded\":true}" : "reloaded");
+	http_answer_fini(&answer);
+	return status;
+}
+
+/* Until nobody answers on the socket any more. */
+static bool wait_for_end(const struct ctl *ctl)
+{
+	struct http_base base;
+	struct err err;
+
+	if (http_base_parse(&base, ctl->url, true, &err) < 0)
+		return false;
+	for (int i = 0; i < DRAIN_WAIT_S * 10; i++) {
+		struct http_request_spec spec = {
+			.addr = &base.addr,
+			.host = str_from(base.host),
+			.target = { STR("/healthz") },
+		};
+		struct http_answer answer;
+
+		if (http_fetch(&answer, &spec, &err) < 0)
+			return true;
+		http_answer_fini(&answer);
+		usleep(100000);
+	}
+	return false;
+}
+
+static int cmd_drain(const struct ctl *ctl, bool waits)
+{
+	struct http_answer answer;
+	int status = 0;
+
+	if (ask(ctl, METHOD_POST, "/drain", &answer))
+		return 1;
+	if (answer.status != 202)
+		status = print_problem(&answer);
+	http_answer_fini(&answer);
+	if (status)
+		return status;
+	if (waits && !wait_for_end(ctl))
+		return fail("it is still draining; connections may take up to drain_timeout_ms");
+	puts(ctl->is_json ? "{\"draining\":true}" : (waits ? "drained" : "draining"));
+	return 0;
+}
+
+static int cmd_check(const struct ctl *ctl, const char *file)
+{
+	struct conf_errors errors = { 0 };
+	struct snapshot *snapshot = NULL;
+	struct worker_conf *conf;
+	struct buf text;
+	struct err err;
+	int rc = snapshot_load(&snapshot, file, &errors);
+
+	if (rc == 0) {
+		conf = worker_conf_new(snapshot, &err);
+		if (conf) {
+			worker_conf_put(conf);
+		} else {
+			conf_errors_add(&errors, "listeners", "%s", err.text);
+			rc = -EINVAL;
+		}
+	}
+	buf_init(&text, 0);
+	conf_errors_write(&errors, file, &text);
+	if (ctl->is_json)
+		printf("{\"ok\":%s,\"errors\":%zu}\n", rc == 0 ? "true" : "false", errors.count);
+	if (rc < 0)
+		fwrite(buf_str(&text).p, 1, buf_len(&text), stderr);
+	else if (!ctl->is_json)
+		printf("%s: ok, %zu routes, %zu services\n", file, snapshot->route_count,
+		       snapshot->conf.services_count);
+	buf_fini(&text);
+	conf_errors_fini(&errors);
+	snapshot_put(&snapshot);
+	return rc < 0;
+}
+
+static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
+{
+	const char *command = argv[0];
+
+	if (strcmp(command, "check") == 0)
+		return argc == 2 ? cmd_check(ctl, argv[1]) : usage("check needs one FILE");
+	if (argc != 1)
+		return usage("too many arguments");
+	if (strcmp(command, "status") == 0)
+		return cmd_status(ctl);
+	if (strcmp(command, "metrics") == 0)
+		return cmd_metrics(ctl);
+	if (strcmp(command, "reload") == 0)
+		return cmd_reload(ctl);
+	if (strcmp(command, "drain") == 0)
+		return cmd_drain(ctl, waits);
+	return usage("no such command");
+}
+
+int main(int argc, char **argv)
+{
+	enum { OPT_SOCKET = 256, OPT_URL, OPT_JSON, OPT_WAIT };
+	static const struct option options[] = {
+		{ "socket", required_argument, NULL, OPT_SOCKET },
+		{ "url", required_argument, NULL, OPT_URL },
+		{ "json", no_argument, NULL, OPT_JSON },
+		{ "wait", no_argument, NULL, OPT_WAIT },
+		{ "version", no_argument, NULL, 'V' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	const char *path = getenv("GATEHOUSE_GATEWAY");
+	struct ctl ctl = { 0 };
+	bool waits = false;
+	struct buf url;
+	int opt, status;
+
+	while ((opt = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
+		switch (opt) {
+		case OPT_SOCKET:
+			path = optarg;
+			break;
+		case OPT_URL:
+			ctl.url = str_from(optarg);
+			break;
+		case OPT_JSON:
+			ctl.is_json = true;
+			break;
+		case OPT_WAIT:
+			waits = true;
+			break;
+		case 'V':
+			printf("gatewayctl (gatehouse) %s\n", GATEHOUSE_VERSION);
+			return 0;
+		case 'h':
+			print_help();
+			return 0;
+		default:
+			return usage("bad option");
+		}
+	}
+	if (optind == argc)
+		return usage("no command");
+	buf_init(&url, 0);
+	if (!ctl.url.p) {
+		buf_printf(&url, "unix:%s", path ? path : DEFAULT_SOCKET);
+		ctl.url = buf_str(&url);
+	}
+	status = run(&ctl, argc - optind, argv + optind, waits);
+	buf_fini(&url);
+	return status;
+}
