@@ -81,12 +81,14 @@ struct reg_problem {
 };
 
 /*
- * Reads a registration and checks every member against its bounds. `id` is the one of the path,
- * which a member "id" must equal; pass a NULL p to require the member. `default_lease_s` is used
- * when none is given. Everything is copied into the arena. Returns 0, -EINVAL with the problem, or
+ * Reads an instance from a registration or from an answer of the registry, and checks every member
+ * against its bounds. `id` is the one of the path, which a member "id" must equal; pass a NULL p to
+ * require the member. Everything is copied into the arena. Returns 0, -EINVAL with the problem, or
  * -ENOMEM.
  */
 int reg_instance_read(struct reg_instance *out, const json_t *json, struct str id,
 		      uint32_t default_lease_s, struct arena *a, struct reg_problem *problem);
-/* The members common to registrations and answers, inside an open object. */
-void reg_instance_write(struct json_writer *w, const struct reg_instance *i);
+/* As one object; `key` NULL inside arrays and at the top. "status" is the one that counts; with an
+ * override, "reported" is what the instance says. `app` is NULL to leave that member out. */
+void reg_instance_write(struct json_writer *w, const char *key, const char *app,
+			const struct reg_instance *i);

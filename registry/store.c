@@ -1,0 +1,666 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "registry/store.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "lib/hash.h"
+#include "lib/hmap.h"
+#include "lib/list.h"
+#include "lib/wheel.h"
+#include "registry/pulse.h"
+
+#define MAX_INSTANCES  1000000
+#define MAX_BYTES      (1UL << 30)
+#define MAX_TOMBSTONES 65536
+#define TOMBSTONE_MS   180000
+#define HOLD_LEASES    10 /* after so many lease times a held instance goes all the same */
+
+struct reg_app {
+	struct hmap_node by_name;
+	struct list node; /* in store->apps */
+	struct list instances;
+	size_t count;   /* alive */
+	size_t entries; /* alive and departed: the app lives as long as one is left */
+	uint64_t index;
+	char name[];
+};
+
+/*
+ * One allocation with all its text. A departed one stays in `changes` (and in `departed`) for a
+ * while, so that watchers can be told what they missed.
+ */
+struct reg_entry {
+	struct hmap_node by_key;
+	struct list in_app; /* or in store->departed */
+	struct list in_changes;
+	struct wheel_timer lease;
+	struct reg_app *app;
+	uint64_t index;
+	uint64_t registered_ms;
+	uint64_t renewed_ms; /* or when it departed */
+	uint64_t held_ms;    /* since when self-preservation holds it */
+	uint32_t lease_s;
+	uint16_t port, weight;
+	uint16_t id_len, address_len, zone_len, version_len, metadata_len;
+	uint8_t status, override, change;
+	bool is_secure : 1, is_departed : 1, is_held : 1;
+	char text[]; /* id, address, zone, version, metadata */
+};
+
+struct reg_store {
+	struct reg_store_config config;
+	struct hash_key key;
+	struct hmap apps_by_name, entries;
+	struct list apps;     /* in order of appearance */
+	struct list changes;  /* entries, in order of index */
+	struct list departed; /* longest first */
+	struct wheel leases;  /* milliseconds */
+	struct reg_pulse pulse;
+	uint64_t index, history_index;
+	struct reg_store_stats stats;
+};
+
+/* --- look-up
+ * ----------------------------------------------------------------------------------------- */
+
+static uint64_t app_hash(const struct reg_store *s, struct str name)
+{
+	return hash_sip13(&s->key, name.p, name.len);
+}
+
+static uint64_t entry_hash(const struct reg_store *s, const struct reg_app *app, struct str id)
+{
+	return hash_sip13(&s->key, id.p, id.len) ^ hash_mix64(app->by_name.hash);
+}
+
+static struct reg_app *app_find(const struct reg_store *s, struct str name)
+{
+	uint64_t hash = app_hash(s, name);
+
+	for (struct hmap_node *n = hmap_first(&s->apps_by_name, hash); n; n = hmap_next(n)) {
+		struct reg_app *app = container_of(n, struct reg_app, by_name);
+
+		if (str_eqz(name, app->name))
+			return app;
+	}
+	return NULL;
+}
+
+static struct reg_entry *entry_find(const struct reg_store *s, const struct reg_app *app,
+				    struct str id)
+{
+	uint64_t hash;
+
+	if (!app)
+		return NULL;
+	hash = entry_hash(s, app, id);
+	for (struct hmap_node *n = hmap_first(&s->entries, hash); n; n = hmap_next(n)) {
+		struct reg_entry *e = container_of(n, struct reg_entry, by_key);
+
+		if (e->app == app && str_eq(str_of(e->text, e->id_len), id))
+			return e;
+	}
+	return NULL;
+}
+
+/* --- apps
+ * -------------------------------------------------------------------------------------------- */
+
+static struct reg_app *app_new(struct reg_store *s, struct str name)
+{
+	struct reg_app *app = calloc(1, sizeof(*app) + name.len + 1);
+
+	if (!app)
+		return NULL;
+	memcpy(app->name, name.p, name.len);
+	list_init(&app->instances);
+	if (hmap_insert(&s->apps_by_name, &app->by_name, app_hash(s, name)) < 0) {
+		free(app);
+		return NULL;
+	}
+	list_add_tail(&s->apps, &app->node);
+	return app;
+}
+
+static void app_drop_if_empty(struct reg_store *s, struct reg_app *app)
+{
+	if (app->entries)
+		return;
+	hmap_remove(&s->apps_by_name, &app->by_name);
+	list_remove(&app->node);
+	free(app);
+}
+
+/* The number of apps with an instance follows from each app's count. */
+static void app_count(struct reg_store *s, struct reg_app *app, int by)
+{
+	if (app->count == 0)
+		s->stats.apps++;
+	app->count += (size_t)by;
+	if (app->count == 0)
+		s->stats.apps--;
+}
+
+/* --- entries
+ * ----------------------------------------------------------------------------------------- */
+
+static size_t entry_size(const struct reg_entry *e)
+{
+	return sizeof(*e) + e->id_len + e->address_len + e->zone_len + e->version_len +
+	       e->metadata_len;
+}
+
+static size_t instance_size(const struct reg_instance *i)
+{
+	return sizeof(struct reg_entry) + i->id.len + i->address.len + i->zone.len +
+	       i->version.len + i->metadata.len;
+}
+
+static char *put_text(char *at, struct str s, uint16_t *len)
+{
+	if (s.len)
+		memcpy(at, s.p, s.len);
+	*len = (uint16_t)s.len;
+	return at + s.len;
+}
+
+static struct reg_entry *entry_new(struct reg_app *app, const struct reg_instance *i)
+{
+	struct reg_entry *e = calloc(1, instance_size(i));
+	char *at;
+
+	if (!e)
+		return NULL;
+	e->app = app;
+	e->registered_ms = i->registered_ms;
+	e->index = i->index;
+	e->lease_s = i->lease_s;
+	e->port = i->port;
+	e->weight = i->weight;
+	e->is_secure = i->is_secure;
+	e->status = (uint8_t)i->status;
+	e->override = (uint8_t)i->override;
+	at = put_text(e->text, i->id, &e->id_len);
+	at = put_text(at, i->address, &e->address_len);
+	at = put_text(at, i->zone, &e->zone_len);
+	at = put_text(at, i->version, &e->version_len);
+	put_text(at, i->metadata, &e->metadata_len);
+	list_init(&e->in_app);
+	list_init(&e->in_changes);
+	return e;
+}
+
+void reg_entry_get(const struct reg_entry *e, struct reg_instance *out)
+{
+	const char *at = e->text;
+
+	*out = (struct reg_instance) {
+		.lease_s = e->lease_s,
+		.port = e->port,
+		.weight = e->weight,
+		.is_secure = e->is_secure,
+		.status = e->status,
+		.override = e->override,
+		.index = e->index,
+		.registered_ms = e->registered_ms,
+	};
+	out->id = str_of(at, e->id_len);
+	at += e->id_len;
+	out->address = str_of(at, e->address_len);
+	at += e->address_len;
+	out->zone = str_of(at, e->zone_len);
+	at += e->zone_len;
+	out->version = str_of(at, e->version_len);
+	at += e->version_len;
+	out->metadata = str_of(at, e->metadata_len);
+}
+
+static enum reg_status entry_status(const struct reg_entry *e)
+{
+	return e->override != REG_NO_STATUS ? e->override : e->status;
+}
+
+static bool entry_says(const struct reg_entry *e, const struct reg_instance *i)
+{
+	struct reg_instance mine;
+
+	reg_entry_get(e, &mine);
+	return mine.lease_s == i->lease_s && mine.port == i->port && mine.weight == i->weight &&
+	       mine.is_secure == i->is_secure && mine.status == i->status &&
+	       str_eq(mine.address, i->address) && str_eq(mine.zone, i->zone) &&
+	       str_eq(mine.version, i->version) && str_eq(mine.metadata, i->metadata);
+}
+
+/* Counts an instance in or out: everything that is a sum over the living. */
+static void entry_count(struct reg_store *s, struct reg_entry *e, int by)
+{
+	s->stats.instances += (size_t)by;
+	s->stats.by_status[entry_status(e)] += (size_t)by;
+	app_count(s, e->app, by);
+	reg_pulse_expect(&s->pulse, e->lease_s, by);
+}
+
+/* Into the app's list and the maps. */
+static int entry_link(struct reg_store *s, struct reg_entry *e)
+{
+	struct reg_app *app = e->app;
+	struct str id = str_of(e->text, e->id_len);
+
+	if (hmap_insert(&s->entries, &e->by_key, entry_hash(s, app, id)) < 0)
+		return -ENOMEM;
+	list_add_tail(&app->instances, &e->in_app);
+	list_add_tail(&s->changes, &e->in_changes);
+	app->entries++;
+	s->stats.bytes += entry_size(e);
+	entry_count(s, e, 1);
+	return 0;
+}
+
+static void entry_free(struct reg_store *s, struct reg_entry *e)
+{
+	list_remove(&e->in_app);
+	list_remove(&e->in_changes);
+	s->stats.bytes -= entry_size(e);
+	e->app->entries--;
+	app_drop_if_empty(s, e->app);
+	free(e);
+}
+
+static void entry_changed(struct reg_store *s, struct reg_entry *e, enum reg_change change)
+{
+	e->index = ++s->index;
+	e->app->index = e->index;
+	e->change = (uint8_t)change;
+	list_remove(&e->in_changes);
+	list_add_tail(&s->changes, &e->in_changes);
+	if (s->config.on_change)
+		s->config.on_change(e, change, s->config.arg);
+}
+
+/* --- leases
+ * ------------------------------------------------------------------------------------------ */
+
+static void entry_release(struct reg_store *s, struct reg_entry *e)
+{
+	if (!e->is_held)
+		return;
+	e->is_held = false;
+	if (--s->stats.held == 0 && s->config.on_preserving)
+		s->config.on_preserving(false, s->config.arg);
+}
+
+static void entry_renew(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
+{
+	reg_pulse_beat(&s->pulse, now_ms, now_ms - e->renewed_ms, e->lease_s);
+	e->renewed_ms = now_ms;
+	entry_release(s, e);
+	wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
+}
+
+/* The oldest departures are forgotten; who has not seen them yet needs the full state. */
+static void store_forget(struct reg_store *s, uint64_t now_ms)
+{
+	while (!list_empty(&s->departed)) {
+		struct reg_entry *e = container_of(s->departed.next, struct reg_entry, in_app);
+
+		if (s->stats.tombstones <= s->config.max_tombstones &&
+		    now_ms - e->renewed_ms < s->config.tombstone_ms)
+			return;
+		s->history_index = e->index;
+		s->stats.tombstones--;
+		entry_free(s, e);
+	}
+}
+
+static void entry_depart(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
+{
+	entry_release(s, e);
+	wheel_remove(&s->leases, &e->lease);
+	entry_count(s, e, -1);
+	hmap_remove(&s->entries, &e->by_key);
+	list_remove(&e->in_app);
+	list_add_tail(&s->departed, &e->in_app);
+	e->is_departed = true;
+	e->renewed_ms = now_ms;
+	s->stats.tombstones++;
+	entry_changed(s, e, REG_DELETE);
+}
+
+/* Whether a lease that ran out is held because nearly all seem to run out. */
+static bool entry_must_stay(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
+{
+	uint64_t lease_ms = e->lease_s * MSEC_PER_SEC;
+
+	if (!s->config.has_self_preservation ||
+	    !reg_pulse_has_collapsed(&s->pulse, now_ms, e->lease_s))
+		return false;
+	if (e->is_held)
+		return now_ms - e->held_ms < HOLD_LEASES * lease_ms;
+	e->is_held = true;
+	e->held_ms = now_ms;
+	if (s->stats.held++ == 0 && s->config.on_preserving)
+		s->config.on_preserving(true, s->config.arg);
+	return true;
+}
+
+void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
+{
+	struct wheel_timer *due;
+	struct list expired;
+
+	list_init(&expired);
+	wheel_advance(&s->leases, now_ms, &expired);
+	while ((due = wheel_take(&expired)) != NULL) {
+		struct reg_entry *e = container_of(due, struct reg_entry, lease);
+
+		if (entry_must_stay(s, e, now_ms)) {
+			/* Looked at again after a lease time. */
+			wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
+			continue;
+		}
+		s->stats.expiries++;
+		entry_depart(s, e, now_ms);
+	}
+	store_forget(s, now_ms);
+}
+
+/* --- changes
+ * ----------------------------------------------------------------------------------------- */
+
+static int store_check_room(const struct reg_store *s, const struct reg_instance *i, bool is_new)
+{
+	if (is_new && s->stats.instances >= s->config.max_instances)
+		return -ENOSPC;
+	return s->stats.bytes + instance_size(i) > s->config.max_bytes ? -ENOSPC : 0;
+}
+
+/* A departed instance of the same id is history now: who missed its leaving sees it come. */
+static int store_add(struct reg_store *s, struct str name, const struct reg_instance *i,
+		     uint64_t now_ms, struct reg_entry **out)
+{
+	struct reg_app *app = app_find(s, name);
+	struct reg_entry *e;
+
+	if (!app)
+		app = app_new(s, name);
+	if (!app)
+		return -ENOMEM;
+	e = entry_new(app, i);
+	if (!e || entry_link(s, e) < 0) {
+		free(e);
+		app_drop_if_empty(s, app);
+		return -ENOMEM;
+	}
+	e->renewed_ms = now_ms;
+	wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
+	*out = e;
+	return 0;
+}
+
+static int store_replace(struct reg_store *s, struct reg_entry *old, const struct reg_instance *i,
+			 uint64_t now_ms)
+{
+	struct reg_entry *e = entry_new(old->app, i);
+
+	if (!e)
+		return -ENOMEM;
+	e->override = old->override;
+	e->registered_ms = old->registered_ms;
+	e->renewed_ms = old->renewed_ms;
+	entry_release(s, old);
+	wheel_remove(&s->leases, &old->lease);
+	entry_count(s, old, -1);
+	hmap_remove(&s->entries, &old->by_key);
+	/* Cannot fail: one was just taken out. */
+	if (entry_link(s, e) < 0)
+		abort();
+	entry_free(s, old);
+	entry_renew(s, e, now_ms);
+	s->stats.replacements++;
+	entry_changed(s, e, REG_PUT);
+	return 0;
+}
+
+int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance *i,
+		  uint64_t now_ms, uint64_t wall_ms, uint64_t *index)
+{
+	struct reg_entry *e = entry_find(s, app_find(s, app), i->id);
+	struct reg_instance fresh = *i;
+	int r;
+
+	if (e && entry_says(e, i)) {
+		entry_renew(s, e, now_ms);
+		*index = e->index;
+		return REG_PUT_SAME;
+	}
+	r = store_check_room(s, i, !e);
+	if (r < 0)
+		return r;
+	fresh.override = REG_NO_STATUS;
+	fresh.registered_ms = wall_ms;
+	if (e) {
+		r = store_replace(s, e, &fresh, now_ms);
+		if (r == 0)
+			*index = s->index;
+		return r < 0 ? r : REG_PUT_REPLACED;
+	}
+	r = store_add(s, app, &fresh, now_ms, &e);
+	if (r < 0)
+		return r;
+	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);
+	s->stats.registrations++;
+	entry_changed(s, e, REG_PUT);
+	*index = s->index;
+	return REG_PUT_NEW;
+}
+
+int reg_store_restore(struct reg_store *s, struct str app, const struct reg_instance *i,
+		      uint64_t now_ms)
+{
+	struct reg_entry *e = entry_find(s, app_find(s, app), i->id);
+	int r;
+
+	if (e)
+		return -EEXIST;
+	r = store_check_room(s, i, true);
+	if (r == 0)
+		r = store_add(s, app, i, now_ms, &e);
+	if (r < 0)
+		return r;
+	e->app->index = MAX(e->app->index, e->index);
+	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);
+	return 0;
+}
+
+int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t now_ms)
+{
+	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+
+	if (!e) {
+		s->stats.unknown_renewals++;
+		return -ENOENT;
+	}
+	s->stats.renewals++;
+	entry_renew(s, e, now_ms);
+	return 0;
+}
+
+int reg_store_set_override(struct reg_store *s, struct str app, struct str id,
+			   enum reg_status status)
+{
+	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+
+	if (!e)
+		return -ENOENT;
+	if (e->override == status)
+		return 0;
+	s->stats.overrides++;
+	s->stats.by_status[entry_status(e)]--;
+	e->override = (uint8_t)status;
+	s->stats.by_status[entry_status(e)]++;
+	entry_changed(s, e, REG_STATUS_CHANGE);
+	return 0;
+}
+
+int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_t now_ms)
+{
+	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+
+	if (!e)
+		return -ENOENT;
+	s->stats.removals++;
+	entry_depart(s, e, now_ms);
+	return 0;
+}
+
+/* --- reading
+ * ----------------------------------------------------------------------------------------- */
+
+uint64_t reg_store_index(const struct reg_store *s)
+{
+	return s->index;
+}
+
+uint64_t reg_store_history_index(const struct reg_store *s)
+{
+	return s->history_index;
+}
+
+const struct reg_app *reg_store_app(const struct reg_store *s, struct str app)
+{
+	return app_find(s, app);
+}
+
+uint64_t reg_app_index(const struct reg_store *s, const struct reg_app *app)
+{
+	return app ? app->index : s->history_index;
+}
+
+const char *reg_app_get_name(const struct reg_app *app)
+{
+	return app->name;
+}
+
+size_t reg_app_count(const struct reg_app *app)
+{
+	return app->count;
+}
+
+const struct reg_app *reg_store_next_app(const struct reg_store *s, const struct reg_app *app)
+{
+	const struct list *next = app ? app->node.next : s->apps.next;
+
+	return next == &s->apps ? NULL : container_of((uintptr_t)next, const struct reg_app, node);
+}
+
+const struct reg_entry *reg_app_next(const struct reg_app *app, const struct reg_entry *entry)
+{
+	const struct list *next = entry ? entry->in_app.next : app->instances.next;
+
+	return next == &app->instances
+		       ? NULL
+		       : container_of((uintptr_t)next, const struct reg_entry, in_app);
+}
+
+const struct reg_entry *reg_store_find(const struct reg_store *s, struct str app, struct str id)
+{
+	return entry_find(s, app_find(s, app), id);
+}
+
+static const struct reg_entry *change_at(const struct reg_store *s, const struct list *node)
+{
+	return node == &s->changes
+		       ? NULL
+		       : container_of((uintptr_t)node, const struct reg_entry, in_changes);
+}
+
+/* From the end: who asks is seldom far behind. */
+const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64_t index)
+{
+	const struct list *at = &s->changes;
+
+	while (at->prev != &s->changes && change_at(s, at->prev)->index > index)
+		at = at->prev;
+	return change_at(s, at);
+}
+
+const struct reg_entry *reg_store_next_change(const struct reg_store *s,
+					      const struct reg_entry *entry)
+{
+	return change_at(s, entry->in_changes.next);
+}
+
+const char *reg_entry_app(const struct reg_entry *e)
+{
+	return e->app->name;
+}
+
+enum reg_change reg_entry_change(const struct reg_entry *e)
+{
+	return e->change;
+}
+
+uint64_t reg_entry_index(const struct reg_entry *e)
+{
+	return e->index;
+}
+
+uint64_t reg_entry_renewed_ms(const struct reg_entry *e)
+{
+	return e->renewed_ms;
+}
+
+bool reg_entry_is_held(const struct reg_entry *e)
+{
+	return e->is_held;
+}
+
+const struct reg_store_stats *reg_store_stats(const struct reg_store *s)
+{
+	return &s->stats;
+}
+
+/* --- the store
+ * ----------------------------------------------------------------------------------------- */
+
+struct reg_store *reg_store_new(const struct reg_store_config *config, uint64_t now_ms)
+{
+	struct reg_store *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->config = *config;
+	if (!s->config.max_instances)
+		s->config.max_instances = MAX_INSTANCES;
+	if (!s->config.max_bytes)
+		s->config.max_bytes = MAX_BYTES;
+	if (!s->config.max_tombstones)
+		s->config.max_tombstones = MAX_TOMBSTONES;
+	if (!s->config.tombstone_ms)
+		s->config.tombstone_ms = TOMBSTONE_MS;
+	s->index = s->history_index = config->start_index;
+	random_bytes(&s->key, sizeof(s->key));
+	list_init(&s->apps);
+	list_init(&s->changes);
+	list_init(&s->departed);
+	wheel_init(&s->leases, now_ms);
+	reg_pulse_init(&s->pulse, now_ms);
+	return s;
+}
+
+void reg_store_free(struct reg_store **sp)
+{
+	struct reg_store *s = TAKE_PTR(*sp);
+
+	if (!s)
+		return;
+	list_for_each_safe (node, &s->changes)
+		entry_free(s, container_of(node, struct reg_entry, in_changes));
+	hmap_fini(&s->entries);
+	hmap_fini(&s->apps_by_name);
+	free(s);
+}
