@@ -59,6 +59,7 @@ struct http_conn {
 	size_t head_len, body_end, raw_at; /* of a body in progress, offsets into `in` */
 	uint64_t deadline_ms;
 	size_t lingered;
+	size_t stream_grace; /* of a large first piece: it may be queued beyond the bound */
 	struct pending *pending;
 	enum conn_state state;
 	enum conn_phase phase;
@@ -69,6 +70,7 @@ struct http_conn {
 	bool closes;                /* after what is in `out` */
 	bool is_refused;            /* framing is in doubt: nothing more is parsed */
 	bool is_cut_off;            /* a stream's reader was too slow */
+	bool has_streamed;          /* the first piece of the present stream */
 	bool is_running;            /* conn_run is on the stack */
 	bool is_http10, is_head_request, is_chunked;
 };
@@ -1016,7 +1018,7 @@ void http_server_metrics(const struct http_server *s, const char *prefix, struct
 		uint64_t value;
 	} rows[] = {
 		{ "connections", "gauge", "Open connections.", st->connections },
-		{ "waiting_requests", "gauge", "Requests that wait for something to happen.",
+		{ "requests_in_progress", "gauge", "Requests without an answer yet, this one too.",
 		  st->waiting },
 		{ "streams", "gauge", "Event streams.", st->streams },
 		{ "accepted_total", "counter", "Connections accepted.", st->accepted },
@@ -1136,6 +1138,7 @@ bool http_stream_start(struct http_request *req, unsigned status, const char *ty
 	c->server->stats.waiting--;
 	c->server->stats.streams++;
 	c->state = CONN_STREAMING;
+	c->has_streamed = false;
 	conn_kick(c);
 	return true;
 }
@@ -1150,7 +1153,12 @@ bool http_stream_write(struct http_request *req, struct str data)
 		return false;
 	if (data.len == 0)
 		return true;
-	if (buf_len(&c->out) && buf_len(&c->out) + data.len > c->server->config.max_stream_queue) {
+	if (!c->has_streamed)
+		c->stream_grace = data.len;
+	else if (buf_len(&c->out) == 0)
+		c->stream_grace = 0;
+	c->has_streamed = true;
+	if (buf_len(&c->out) + data.len > c->server->config.max_stream_queue + c->stream_grace) {
 		c->is_cut_off = true;
 		c->server->stats.slow_readers++;
 		buf_return(c->server, &c->out);

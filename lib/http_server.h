@@ -52,7 +52,7 @@ struct http_request {
 struct http_server_config {
 	size_t max_head;           /* 16 KiB */
 	size_t max_body;           /* 256 KiB */
-	size_t max_stream_queue;   /* 1 MiB: a slower reader of a stream is cut off */
+	size_t max_stream_queue;   /* 1 MiB beside the first piece: a slower reader is cut off */
 	uint32_t max_connections;  /* 1024 */
 	uint32_t head_timeout_ms;  /* 10 s from the first byte to the end of the head */
 	uint32_t body_timeout_ms;  /* 30 s for the whole body */

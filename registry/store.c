@@ -347,6 +347,11 @@ static bool entry_must_stay(struct reg_store *s, struct reg_entry *e, uint64_t n
 	return true;
 }
 
+void reg_store_set_self_preservation(struct reg_store *s, bool is_on)
+{
+	s->config.has_self_preservation = is_on;
+}
+
 void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 {
 	struct wheel_timer *due;

@@ -59,6 +59,7 @@ int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t
 int reg_store_set_override(struct reg_store *s, struct str app, struct str id,
 			   enum reg_status status);
 int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_t now_ms);
+void reg_store_set_self_preservation(struct reg_store *s, bool is_on);
 /* Lets leases run out and forgets old departures. */
 void reg_store_sweep(struct reg_store *s, uint64_t now_ms);
 

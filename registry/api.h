@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The native HTTP API: registers, renews, takes away; and what operators look at. Lists and events
+ * are registry/watch's. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/http_server.h"
+#include "registry/persist.h"
+#include "registry/store.h"
+#include "registry/watch.h"
+
+struct loop;
+
+struct reg_api {
+	struct loop *loop;
+	struct reg_store *store;
+	struct reg_watch *watch;
+	struct reg_persist *persist; /* NULL without a snapshot */
+	const struct http_server *server;
+	uint32_t default_lease_s;
+	bool has_self_preservation;
+	bool is_stopping;
+	uint64_t started_ms; /* wall clock */
+};
+
+/* For http_server_config.on_request, with a struct reg_api as argument. */
+void reg_api_on_request(struct http_request *req, void *arg);
+
+/* The part for operators: /healthz, /readyz, /metrics, /status. */
+void reg_admin_health(struct http_request *req, void *arg);
+void reg_admin_ready(struct http_request *req, void *arg);
+void reg_admin_metrics(struct http_request *req, void *arg);
+void reg_admin_status(struct http_request *req, void *arg);
