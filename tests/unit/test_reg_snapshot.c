@@ -158,7 +158,7 @@ static void notices_every_flipped_bit(void **state)
 
 static void saves_over_the_old_file_or_not_at_all(void **state)
 {
-	char folder[] = "/tmp/gatehouse-test-XXXXXX", path[128], fresh[128];
+	char folder[] = "/tmp/gatehouse-test-XXXXXX", path[64], fresh[96];
 	struct rlimit limit, small;
 	struct err err = { "" };
 	struct stat st;

@@ -14,20 +14,32 @@
 static char seen[65536];
 static int preserving;
 
+static void append(char *out, size_t size, char sign, struct str id)
+{
+	size_t len = strlen(out);
+
+	if (len + id.len + 2 > size)
+		return;
+	out[len] = sign;
+	memcpy(out + len + 1, id.p, id.len);
+	out[len + 1 + id.len] = '\0';
+}
+
 static void on_change(const struct reg_entry *e, enum reg_change change, void *arg)
 {
 	static const char sign[] = {
 		[REG_PUT] = '+', [REG_DELETE] = '-', [REG_STATUS_CHANGE] = '~'
 	};
+	char index[24];
 	struct reg_instance i;
-	size_t len = strlen(seen);
 
 	(void)arg;
 	reg_entry_get(e, &i);
-	if (len < sizeof(seen) - 512)
-		snprintf(seen + len, sizeof(seen) - len, "%s%c%.*s@%llu", len ? " " : "",
-			 sign[change], (int)i.id.len, i.id.p,
-			 (unsigned long long)reg_entry_index(e));
+	if (seen[0])
+		append(seen, sizeof(seen), ' ', STR(""));
+	append(seen, sizeof(seen), sign[change], i.id);
+	snprintf(index, sizeof(index), "%llu", (unsigned long long)reg_entry_index(e));
+	append(seen, sizeof(seen), '@', str_from(index));
 }
 
 static void on_preserving(bool is_preserving, void *arg)
@@ -152,17 +164,13 @@ static void override_goes_first_and_survives(void **state)
 
 static void changes_since(const struct reg_store *s, uint64_t index, char *out, size_t size)
 {
-	size_t len = 0;
-
 	out[0] = '\0';
 	for (const struct reg_entry *e = reg_store_change_after(s, index); e;
 	     e = reg_store_next_change(s, e)) {
 		struct reg_instance i;
 
 		reg_entry_get(e, &i);
-		len += (size_t)snprintf(out + len, size - len, "%c%.*s",
-					reg_entry_change(e) == REG_DELETE ? '-' : '+',
-					(int)i.id.len, i.id.p);
+		append(out, size, reg_entry_change(e) == REG_DELETE ? '-' : '+', i.id);
 	}
 }
 
