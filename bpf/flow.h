@@ -9,10 +9,10 @@
 
 #include "bpf/maps.h"
 
-static __always_inline struct nlb_flow_bucket *flow_bucket(const struct nlb_config *cfg, __u64 hash)
+static __always_inline struct nlb_flow_bucket *flow_bucket(const struct nlb_config *cfg, __u64 hash,
+							   __u32 cpu)
 {
-	__u32 index = bpf_get_smp_processor_id() * (cfg->flow_bucket_mask + 1) +
-		      ((__u32)hash & cfg->flow_bucket_mask);
+	__u32 index = cpu * (cfg->flow_bucket_mask + 1) + ((__u32)hash & cfg->flow_bucket_mask);
 
 	return bpf_map_lookup_elem(&flows, &index);
 }
@@ -23,9 +23,10 @@ static __always_inline __u64 flow_tag(__u64 hash)
 	return hash ? hash : 1;
 }
 
-static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, __u64 hash)
+static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, __u64 hash,
+						  __u32 cpu)
 {
-	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash);
+	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash, cpu);
 	__u64 tag = flow_tag(hash);
 
 	if (!bucket)
@@ -36,6 +37,33 @@ static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, 
 			return &bucket->way[i];
 	}
 	return NULL;
+}
+
+/*
+ * The same in the regions of other CPUs: receive queues may have been bound anew, and virtual
+ * devices have none. Of several entries the latest used is right. Not inlined: it is the rare way,
+ * and a loop. Returns gateway and generation, or 0.
+ */
+static __noinline __u32 flow_find_elsewhere(__u64 hash)
+{
+	__u32 own = bpf_get_smp_processor_id(), zero = 0, found = 0, age = 0;
+	struct nlb_config *cfg = bpf_map_lookup_elem(&config, &zero);
+	__u32 now = (__u32)bpf_jiffies64();
+
+	if (!cfg)
+		return 0;
+	for (__u32 cpu = 0; cpu < NLB_FLOW_REGIONS; cpu++) {
+		struct nlb_flow *flow;
+
+		if (cpu >= cfg->flow_regions)
+			break;
+		flow = cpu == own ? NULL : flow_find(cfg, hash, cpu);
+		if (flow && (!found || now - flow->used < age)) {
+			found = (__u32)flow->gateway << 16 | flow->generation;
+			age = now - flow->used;
+		}
+	}
+	return found;
 }
 
 /*
@@ -63,7 +91,7 @@ static __always_inline bool flow_guard_allows(const struct nlb_config *cfg, __u6
 static __always_inline bool flow_put(const struct nlb_config *cfg, __u64 hash, __u16 gateway,
 				     __u16 generation)
 {
-	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash);
+	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash, bpf_get_smp_processor_id());
 	__u64 now = bpf_jiffies64();
 	__u64 tag = flow_tag(hash);
 	struct nlb_flow *victim;

@@ -90,21 +90,31 @@ static __always_inline struct nlb_gateway *gateway_get(__u32 id)
 }
 
 /*
- * The gateway that the flow table remembers, or 0: unknown flow, or one whose gateway is gone. The
- * generation tells whether the identifier still means the gateway that the flow was given to.
+ * Whether a flow table entry still means a gateway that takes packets. The generation tells whether
+ * the identifier is still that of the gateway that the flow was given to.
  */
+static __always_inline bool is_gateway_of(__u32 id, __u16 generation)
+{
+	struct nlb_gateway *gw = gateway_get(id);
+
+	return gw && gw->generation == generation && (gw->flags & NLB_GATEWAY_USABLE);
+}
+
+/* The gateway that the flow table remembers, or 0: unknown flow, or one whose gateway is gone. */
 static __always_inline __u32 remembered_gateway(const struct nlb_config *cfg, __u64 hash)
 {
-	struct nlb_flow *flow = flow_find(cfg, hash);
-	struct nlb_gateway *gw;
+	struct nlb_flow *flow = flow_find(cfg, hash, bpf_get_smp_processor_id());
+	__u32 known;
 
-	if (!flow)
+	if (flow) {
+		flow->used = (__u32)bpf_jiffies64();
+		return is_gateway_of(flow->gateway, flow->generation) ? flow->gateway : 0;
+	}
+	known = flow_find_elsewhere(hash);
+	if (!known || !is_gateway_of(known >> 16, (__u16)known))
 		return 0;
-	gw = gateway_get(flow->gateway);
-	if (!gw || gw->generation != flow->generation || !(gw->flags & NLB_GATEWAY_USABLE))
-		return 0;
-	flow->used = (__u32)bpf_jiffies64();
-	return flow->gateway;
+	flow_put(cfg, hash, (__u16)(known >> 16), (__u16)known);
+	return known >> 16;
 }
 
 static __always_inline void add_second_choice(struct second_choice *second, __u32 id, __u32 chosen)

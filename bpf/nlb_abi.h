@@ -16,6 +16,7 @@
 #define NLB_MAX_GATEWAYS 4096 /* member identifiers 1 .. 4095; 0 means "none" */
 #define NLB_GUE_PORT     6080
 #define NLB_FLOW_WAYS    4
+#define NLB_FLOW_REGIONS 16
 
 /* --- where packets end ---------------------------------------------------------------------- */
 
@@ -73,7 +74,7 @@ struct nlb_config {
 	__u32 new_flows_per_tick;      /* above it new connections are not recorded */
 	__u32 hz;                      /* kernel ticks per second */
 	__u32 flags;                   /* NLB_CONFIG_* */
-	__u32 pad;
+	__u32 flow_regions; /* CPUs whose regions are searched; at most NLB_FLOW_REGIONS */
 };
 #define NLB_CONFIG_READY    1U
 #define NLB_CONFIG_ANY_PORT 2U /* at least one VIP takes every port: look again with port 0 */
@@ -152,8 +153,8 @@ struct nlb_gateway_stats {
 
 /*
  * The flow table: one array, buckets of one cache line, a region of flow_bucket_mask + 1 buckets
- * for every possible CPU. No locks, because a flow stays on the CPU that its receive queue is bound
- * to; if it moves the entry is only missed.
+ * for every possible CPU. No locks, because only its CPU writes to a region, and a flow stays on
+ * the CPU that its receive queue is bound to. Where it does not, the other regions are read.
  */
 struct nlb_flow {
 	__u64 tag; /* the whole keyed hash; 0 means free */

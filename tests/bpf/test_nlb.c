@@ -133,6 +133,7 @@ static void fresh_world(void)
 	conf = (struct nlb_config) { .flow_bucket_mask = 63,
 				     .new_flows_per_tick = UINT32_MAX,
 				     .hz = 250,
+				     .flow_regions = NLB_FLOW_REGIONS,
 				     .flags = NLB_CONFIG_READY };
 	for (uint32_t i = 0; i < NLB_HASH_KEYS; i++)
 		conf.hash_key[i] = 0x9e3779b97f4a7c15ULL * (2 * i + 1) | 1;
@@ -458,6 +459,40 @@ static void established_connection_stays_when_its_slot_moves(void **state)
 	run(&other, &out);
 	assert_int_equal(gateway_of(&out), GW_B);
 	assert_int_equal(STAT(GW_B, flow_misses), misses + 1);
+}
+
+/* Receive queues are bound anew, or there are none: packets of one flow on several CPUs. */
+static void flow_is_found_from_another_cpu(void **state)
+{
+	struct tcp_packet syn = { .vip = VIP_IPIP, .flags = TCP_SYN };
+	struct tcp_packet data = { .vip = VIP_IPIP };
+	cpu_set_t was, other;
+	struct bytes out;
+	int cpu = -1;
+
+	fresh_world();
+	assert_int_equal(sched_getaffinity(0, sizeof(was), &was), 0);
+	for (int i = 0; i < NLB_FLOW_REGIONS && cpu < 0; i++) {
+		CPU_ZERO(&other);
+		CPU_SET(i, &other);
+		if (!CPU_ISSET(i, &was) && sched_setaffinity(0, sizeof(other), &other) == 0)
+			cpu = i;
+	}
+	if (cpu < 0) {
+		print_message("SKIP: needs a second CPU\n");
+		skip();
+	}
+	run(&syn, &out);
+	sched_setaffinity(0, sizeof(was), &was);
+	set_ring(VIP_IPIP, (struct nlb_slot) { .gateway = GW_B, .flags = NLB_SLOT_MOVED });
+	run(&data, &out);
+	assert_int_equal(gateway_of(&out), GW_A);
+
+	/* Found once, it is known here too. */
+	conf.flow_regions = 0;
+	set_config();
+	run(&data, &out);
+	assert_int_equal(gateway_of(&out), GW_A);
 }
 
 static void stable_slot_needs_no_flow_table(void **state)
@@ -806,6 +841,7 @@ int main(void)
 		cmocka_unit_test(takes_the_slot_that_the_hash_names),
 		cmocka_unit_test(spreads_flows_over_all_slots),
 		cmocka_unit_test(established_connection_stays_when_its_slot_moves),
+		cmocka_unit_test(flow_is_found_from_another_cpu),
 		cmocka_unit_test(stable_slot_needs_no_flow_table),
 		cmocka_unit_test(new_connection_never_trusts_an_old_entry),
 		cmocka_unit_test(connection_of_a_gateway_that_is_gone_follows_the_ring),
