@@ -228,7 +228,12 @@ class Lab:
 
     def _add_switch(self):
         switch = self._add_namespace("switch", None)
-        switch.ip("link", "add", "br0", "mtu", UNDERLAY_MTU, "type", "bridge", "stp_state", "0")
+        # An address of its own: otherwise it takes the lowest of its ports', and changes it under
+        # everybody's feet when a host is added.
+        switch.ip(
+            *("link", "add", "br0", "address", "02:00:00:00:00:01", "mtu", UNDERLAY_MTU),
+            *("type", "bridge", "stp_state", "0"),
+        )
         switch.ip("address", "add", f"{SWITCH_UNDERLAY}/24", "dev", "br0")
         switch.ip("link", "set", "br0", "up")
         self._offloads_off(switch, "br0")
