@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nlb/conf.h"
+
+#include <openssl/evp.h>
+
+#include "lib/http_client.h"
+
+#define PIN_DIRECTORY      "/sys/fs/bpf/gatehouse"
+#define FLOWS_PER_CPU_MIN  1024
+#define FLOWS_PER_CPU_MAX  (1U << 26)
+#define SETTLE_S_MAX       86400
+#define WHY_NO_IPV6        "IPv6 is not supported by this version"
+#define HEALTH_INTERVAL_MS 3600000
+#define CHECK_PATH_BYTES   511
+#define CHECK_HOST_BYTES   127
+
+const char *const nlb_encap_names[] = { "ipip", "gue", "l2", NULL };
+const char *const nlb_protocol_names[] = { "tcp", NULL };
+static const char *const xdp_modes[] = { "auto", "native", "generic", NULL };
+static const char *const health_types[] = { "tcp", "http", NULL };
+
+_Static_assert(NLB_ENCAP_IPIP == 1 && NLB_ENCAP_GUE == 2 && NLB_ENCAP_L2 == 3,
+	       "nlb_encap_names is in the order of enum nlb_encap");
+
+/* --- values ---------------------------------------------------------------------------------- */
+
+static const char *valid_interface(struct str s)
+{
+	if (s.len > 15)
+		return "must be the name of a network interface (at most 15 characters)";
+	for (size_t i = 0; i < s.len; i++) {
+		if (s.p[i] == '/' || isspace((unsigned char)s.p[i]))
+			return "must be the name of a network interface";
+	}
+	return NULL;
+}
+
+static const char *valid_path(struct str s)
+{
+	if (s.p[0] != '/')
+		return "must begin with \"/\"";
+	for (size_t i = 0; i < s.len; i++) {
+		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f)
+			return "must not contain spaces or control characters";
+	}
+	return NULL;
+}
+
+static const char *valid_url(struct str s)
+{
+	static const char problem[] =
+		"must be \"http://ADDRESS:PORT\" with an IP address, or \"unix:/path\"";
+	struct http_base base;
+
+	return http_base_parse(&base, s, false, NULL) == 0 ? NULL : problem;
+}
+
+static const char *valid_absolute(struct str s)
+{
+	return s.p[0] == '/' ? NULL : "must be an absolute path";
+}
+
+/* Names appear in metrics, in tables and as arguments of nlbctl. */
+static const char *valid_name(struct str s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == '"' || s.p[i] == '\\')
+			return "must not contain spaces, quotes or backslashes";
+	}
+	return s.len <= 63 ? NULL : "must not be longer than 63 characters";
+}
+
+static void parse_ip(struct conf *c, struct net_addr *out, const json_t *value)
+{
+	struct str text;
+
+	if (!conf_string(c, value, &text))
+		return;
+	if (net_parse_ip(out, text, 0))
+		conf_error(c, "\"%.*s\" is not an IP address", STR_ARG(text));
+	else if (out->sa.sa_family != AF_INET)
+		conf_error(c, WHY_NO_IPV6);
+	else if (ntohl(out->in.sin_addr.s_addr) >> 28 == 14 ||
+		 ntohl(out->in.sin_addr.s_addr) >> 24 == 127 || !out->in.sin_addr.s_addr)
+		conf_error(c, "\"%.*s\" is not the address of a host", STR_ARG(text));
+}
+
+static void parse_ip_field(struct conf *c, void *field, const json_t *value)
+{
+	parse_ip(c, field, value);
+}
+
+static void parse_source_ipv4(struct conf *c, void *field, const json_t *value)
+{
+	struct nlb_conf *conf =
+		(struct nlb_conf *)(void *)((char *)field - offsetof(struct nlb_conf, source.ipv4));
+	struct net_prefix prefix;
+	struct str text;
+
+	if (!conf_string(c, value, &text))
+		return;
+	if (net_parse_prefix(&prefix, text) || prefix.bytes[10] != 0xff || prefix.bits < 96 + 8)
+		conf_error(c,
+			   "\"%.*s\" is neither an IPv4 address nor a prefix of addresses such as "
+			   "\"10.9.0.0/24\"",
+			   STR_ARG(text));
+	conf->source.ipv4 = prefix;
+	conf->source.has_ipv4 = true;
+}
+
+static void parse_unsupported_ipv6(struct conf *c, void *field, const json_t *value)
+{
+	(void)field;
+	(void)value;
+	conf_error(c, WHY_NO_IPV6 "; use null");
+}
+
+/* --- rules between members ------------------------------------------------------------------- */
+
+static void check_health(struct conf *c, void *object)
+{
+	struct nlb_conf_health *health = object;
+
+	if (health->type == NLB_HEALTH_TCP && conf_has(c, "path"))
+		conf_error_at(c, "path", "is for checks of type \"http\"");
+	if (health->type == NLB_HEALTH_TCP && conf_has(c, "host"))
+		conf_error_at(c, "host", "is for checks of type \"http\"");
+	if (health->timeout_ms > health->interval_ms && conf_has(c, "timeout_ms"))
+		conf_error_at(c, "timeout_ms", "must not be longer than interval_ms (%u)",
+			      health->interval_ms);
+	else if (health->timeout_ms > health->interval_ms)
+		health->timeout_ms = health->interval_ms;
+}
+
+static void check_gateways(struct conf *c, struct nlb_conf_vip *vip)
+{
+	for (size_t i = 0; i < vip->gateways_count; i++) {
+		struct nlb_conf_gateway *gw = &vip->gateways[i];
+
+		if (!gw->name.p) {
+			char text[NET_ADDR_LEN];
+
+			gw->name = arena_str(conf_arena(c),
+					     str_from(net_format_ip(text, &gw->address)));
+		}
+		for (size_t j = 0; j < i; j++) {
+			conf_enter_index(c, "gateways", i);
+			if (str_eq(vip->gateways[j].name, gw->name))
+				conf_error_at(c, "name", "\"%.*s\" is gateways[%zu] already",
+					      STR_ARG(gw->name), j);
+			else if (gw->address.len &&
+				 net_addr_eq(&vip->gateways[j].address, &gw->address))
+				conf_error_at(c, "address",
+					      "is that of gateways[%zu] (%.*s) already", j,
+					      STR_ARG(vip->gateways[j].name));
+			conf_leave(c);
+		}
+	}
+}
+
+static void check_vip(struct conf *c, void *object)
+{
+	struct nlb_conf_vip *vip = object;
+
+	if (conf_has(c, "discover") == conf_has(c, "gateways"))
+		conf_error(c, conf_has(c, "discover")
+				      ? "has both \"discover\" and \"gateways\"; use one of them"
+				      : "needs \"gateways\" (a list) or \"discover\" (an app of "
+					"the registry)");
+	if (vip->address.len)
+		vip->address.in.sin_port = htons(vip->port);
+	if (vip->health && !vip->health->port)
+		vip->health->port = vip->port;
+	check_gateways(c, vip);
+}
+
+static void check_root(struct conf *c, void *object)
+{
+	struct nlb_conf *conf = object;
+
+	for (size_t i = 0; i < conf->vips_count; i++) {
+		struct nlb_conf_vip *vip = &conf->vips[i];
+
+		conf_enter_index(c, "vips", i);
+		if (vip->discover.p && !vip->gateways_count && !conf->registry_urls_count)
+			conf_error_at(c, "discover", "needs \"registry\": { \"urls\": [ … ] }");
+		for (size_t j = 0; j < i; j++) {
+			if (str_eq(conf->vips[j].name, vip->name))
+				conf_error_at(c, "name", "\"%.*s\" is vips[%zu] already",
+					      STR_ARG(vip->name), j);
+			if (vip->address.len && conf->vips[j].protocol == vip->protocol &&
+			    net_addr_eq(&conf->vips[j].address, &vip->address))
+				conf_error(c,
+					   "has the address, port and protocol of vips[%zu] (%.*s)",
+					   j, STR_ARG(conf->vips[j].name));
+		}
+		conf_leave(c);
+	}
+}
+
+/* --- rows ------------------------------------------------------------------------------------ */
+
+#define IP_SCHEMA "{\"type\":\"string\",\"format\":\"ipv4\"}"
+
+static const struct conf_row health_rows[] = {
+	{ CONF_ENUM("type", struct nlb_conf_health, type, health_types), .flags = CONF_REQUIRED,
+	  .help = "tcp: a connection is taken; http: a GET is answered with 200 to 299" },
+	{ CONF_INT("port", struct nlb_conf_health, port), .min = 1, .max = 65535,
+	  .help = "the VIP's port if not given" },
+	{ CONF_STRING("path", struct nlb_conf_health, path), .def = "\"/\"", .valid = valid_path,
+	  .help = "what http asks for" },
+	{ CONF_STRING("host", struct nlb_conf_health, host), .max = CHECK_HOST_BYTES,
+	  .help = "Host header of http; the gateway's address if not given" },
+	{ CONF_INT("interval_ms", struct nlb_conf_health, interval_ms), .min = 50,
+	  .max = HEALTH_INTERVAL_MS, .def = "1000",
+	  .help = "time between two checks of a gateway" },
+	{ CONF_INT("timeout_ms", struct nlb_conf_health, timeout_ms), .min = 10,
+	  .max = HEALTH_INTERVAL_MS, .def = "1000",
+	  .help = "a check that takes longer has failed" },
+	{ CONF_INT("rise", struct nlb_conf_health, rise), .min = 1, .max = 100, .def = "2",
+	  .help = "successes in a row that bring a gateway back" },
+	{ CONF_INT("fall", struct nlb_conf_health, fall), .min = 1, .max = 100, .def = "3",
+	  .help = "failures in a row that take a gateway out" },
+	{ 0 },
+};
+static const struct conf_object health_object = CONF_OBJECT_OF(struct nlb_conf_health, health_rows,
+							       .check = check_health);
+
+static const struct conf_row gateway_rows[] = {
+	{ CONF_STRING("name", struct nlb_conf_gateway, name), .valid = valid_name,
+	  .help = "for people; the address if not given" },
+	{ CONF_CUSTOM("address", struct nlb_conf_gateway, address, parse_ip_field),
+	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA, .help = "where tunnelled packets go" },
+	{ CONF_INT("weight", struct nlb_conf_gateway, weight), .max = MAGLEV_WEIGHT_MAX, .def = "1",
+	  .help = "share of new connections; 0: none" },
+	{ 0 },
+};
+static const struct conf_object gateway_object = CONF_OBJECT_OF(struct nlb_conf_gateway,
+								gateway_rows);
+
+static const struct conf_row vip_rows[] = {
+	{ CONF_STRING("name", struct nlb_conf_vip, name), .flags = CONF_REQUIRED,
+	  .valid = valid_name, .help = "distinct; names the VIP in nlbctl, logs and metrics" },
+	{ CONF_CUSTOM("address", struct nlb_conf_vip, address, parse_ip_field),
+	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA,
+	  .help = "the virtual IP that clients connect to" },
+	{ CONF_INT("port", struct nlb_conf_vip, port), .flags = CONF_REQUIRED, .min = 1,
+	  .max = 65535, .help = "the port that clients connect to" },
+	{ CONF_ENUM("protocol", struct nlb_conf_vip, protocol, nlb_protocol_names),
+	  .def = "\"tcp\"", .help = "transport protocol" },
+	{ CONF_ENUM("encapsulation", struct nlb_conf_vip, encap, nlb_encap_names), .def = "\"gue\"",
+	  .help = "gue or ipip: tunnel to the gateway; l2: gateways on the same segment" },
+	{ CONF_STRING("discover", struct nlb_conf_vip, discover),
+	  .help = "app of the registry whose instances are the gateways" },
+	{ CONF_ARRAY("gateways", struct nlb_conf_vip, gateways, &gateway_object), .max = 1024,
+	  .help = "a fixed list of gateways" },
+	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &health_object), .flags = CONF_NULL,
+	  .help = "how gateways are checked; without it all count as healthy" },
+	{ CONF_UNSUPPORTED("allow") },
+	{ CONF_UNSUPPORTED("announce") },
+	{ 0 },
+};
+static const struct conf_object vip_object = CONF_OBJECT_OF(struct nlb_conf_vip, vip_rows,
+							    .check = check_vip);
+
+static const struct conf_row source_rows[] = {
+	{ CONF_CUSTOM("ipv4", struct nlb_conf, source.ipv4, parse_source_ipv4), .flags = CONF_NULL,
+	  .schema = "{\"type\":[\"string\",\"null\"]}",
+	  .help = "an address, or a prefix whose host bits follow the flow; the interface's own if "
+		  "not given" },
+	{ CONF_CUSTOM("ipv6", struct nlb_conf, source.ipv6, parse_unsupported_ipv6),
+	  .flags = CONF_NULL, .schema = "{\"type\":\"null\"}",
+	  .help = "not supported by this version" },
+	{ 0 },
+};
+/* These groups have no struct of their own: their rows' offsets count from the root. */
+static const struct conf_object source_object = CONF_OBJECT_OF(struct nlb_conf, source_rows);
+
+static const struct conf_row registry_rows[] = {
+	{ CONF_STRINGS("urls", struct nlb_conf, registry_urls), .valid = valid_url, .max = 255,
+	  .help = "registryd, tried in this order" },
+	{ 0 },
+};
+static const struct conf_object registry_object = CONF_OBJECT_OF(struct nlb_conf, registry_rows);
+
+static const struct conf_row admin_rows[] = {
+	{ CONF_ADDRESS("bind", struct nlb_conf, admin_bind), .min = 9440,
+	  .def = "\"127.0.0.1:9440\"", .flags = CONF_FIXED,
+	  .help = "/healthz, /readyz, /metrics and /status, read only" },
+	{ CONF_STRING("socket", struct nlb_conf, admin_socket),
+	  .def = "\"/run/gatehouse/nlb.sock\"", .flags = CONF_FIXED, .valid = valid_absolute,
+	  .max = 100, .help = "unix socket that nlbctl speaks to" },
+	{ 0 },
+};
+static const struct conf_object admin_object = CONF_OBJECT_OF(struct nlb_conf, admin_rows);
+
+#define CONF_GROUP(n, o)                                                                     \
+	.name = (n), .type = CONF_TYPE_OBJECT, .offset = 0, .size = sizeof(struct nlb_conf), \
+	.object = (o)
+
+static const struct conf_row root_rows[] = {
+	{ CONF_STRING("interface", struct nlb_conf, interface), .flags = CONF_REQUIRED | CONF_FIXED,
+	  .valid = valid_interface, .help = "where packets of clients arrive" },
+	{ CONF_ENUM("xdp_mode", struct nlb_conf, xdp_mode, xdp_modes), .flags = CONF_FIXED,
+	  .def = "\"auto\"",
+	  .help = "native: in the driver; generic: works everywhere, slower; auto: native if "
+		  "possible" },
+	{ CONF_GROUP("source_address", &source_object),
+	  .help = "outer source of tunnelled packets" },
+	{ CONF_GROUP("registry", &registry_object), .help = "for VIPs with \"discover\"" },
+	{ CONF_GROUP("admin", &admin_object), .help = "where nlbd answers" },
+	{ CONF_INT("flows_per_cpu", struct nlb_conf, flows_per_cpu), .flags = CONF_FIXED,
+	  .min = FLOWS_PER_CPU_MIN, .max = FLOWS_PER_CPU_MAX, .def = "1048576",
+	  .help = "connections remembered per CPU, 16 bytes each; rounded up to a power of two" },
+	{ CONF_INT("new_flows_per_cpu_s", struct nlb_conf, new_flows_per_cpu_s), .min = 1000,
+	  .max = 100000000, .def = "250000",
+	  .help = "new connections per CPU and second beyond which none is recorded (SYN flood)" },
+	{ CONF_INT("settle_s", struct nlb_conf, settle_s), .min = 60, .max = SETTLE_S_MAX,
+	  .def = "3600", .help = "how long the flow table is asked after a change of gateways" },
+	{ CONF_STRING("hash_seed", struct nlb_conf, hash_seed), .flags = CONF_FIXED,
+	  .help = "a secret, the same on every NLB of a group; without one clients can choose "
+		  "their gateway" },
+	{ CONF_STRING("pin_directory", struct nlb_conf, pin_directory), .flags = CONF_FIXED,
+	  .def = "\"" PIN_DIRECTORY "\"", .valid = valid_absolute,
+	  .help = "below a BPF file system; holds a folder per interface" },
+	{ CONF_ARRAY("vips", struct nlb_conf, vips, &vip_object), .flags = CONF_REQUIRED,
+	  .max = NLB_MAX_VIPS, .help = "the virtual IPs and their gateways" },
+	{ 0 },
+};
+const struct conf_object nlb_conf_object = CONF_OBJECT_OF(struct nlb_conf, root_rows,
+							  .check = check_root);
+
+/* --- derived --------------------------------------------------------------------------------- */
+
+uint32_t nlb_conf_vip_overhead(const struct nlb_conf_vip *vip)
+{
+	static const uint32_t overhead[] = {
+		[NLB_ENCAP_IPIP - 1] = 20,
+		[NLB_ENCAP_GUE - 1] = 20 + 8 + 4 + 4 + 8, /* with two second choices */
+		[NLB_ENCAP_L2 - 1] = 0,
+	};
+
+	return overhead[vip->encap];
+}
+
+/* One 64-bit key of the many that a seed gives: the head of SHA-256(number, seed). */
+static uint64_t derive(struct arena *a, struct str seed, uint8_t number)
+{
+	uint8_t digest[EVP_MAX_MD_SIZE];
+	char *text = arena_printf(a, "%03u %.*s", number, STR_ARG(seed));
+	uint64_t out;
+
+	if (!text || !EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL))
+		return 0;
+	memcpy(&out, digest, sizeof(out));
+	return out;
+}
+
+void nlb_conf_hash_keys(const struct nlb_conf *conf, struct hash_key *rings,
+			uint64_t flows[NLB_HASH_KEYS])
+{
+	struct str seed = conf->hash_seed.p ? conf->hash_seed : STR("gatehouse");
+
+	struct arena a;
+
+	arena_init(&a, 4096, 0);
+	rings->k[0] = derive(&a, seed, 0);
+	rings->k[1] = derive(&a, seed, 1);
+	/* Odd, so that no difference in one word can vanish in the product. */
+	for (uint8_t i = 0; i < NLB_HASH_KEYS; i++)
+		flows[i] = derive(&a, seed, (uint8_t)(2 + i)) | 1;
+	arena_fini(&a);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The forwarding program and its maps, loaded and pinned. What is pinned outlives nlbd on purpose:
+ * packets are forwarded while it is down, and the next nlbd takes everything over.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "bpf/nlb_abi.h"
+#include "lib/err.h"
+#include "nlb/conf.h"
+#include "nlb/pins.h"
+
+struct nlb_bpf;
+
+/* Descriptors and mapped memory of the maps. */
+struct nlb_maps {
+	int config, vips4, gateway_stats, reasons, rings;
+	struct nlb_gateway *gateways;  /* mapped, NLB_MAX_GATEWAYS */
+	struct nlb_flow_bucket *flows; /* mapped */
+	uint32_t flow_buckets;         /* of all CPUs */
+	uint32_t flow_buckets_per_cpu;
+	uint32_t hz;
+	int cpus;
+};
+
+struct loader {
+	struct pins pins;
+	struct nlb_bpf *skel;
+	struct nlb_maps maps;
+	enum pins_mode mode; /* that was taken */
+	uint32_t mtu;        /* of the interface */
+};
+
+/* Loads; packets are not touched yet. Returns 0, or -errno with the sentence in err and nothing
+ * left behind. */
+int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err);
+/* Writes the global part of the configuration. */
+int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *err);
+/* The last step of a start: from here on packets are forwarded. */
+int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err);
+/* Leaves everything pinned and attached. */
+void loader_close(struct loader *l);
+/* Instead of _close, when the start failed: nothing new stays behind. */
+void loader_abort(struct loader *l);
+
+/* The kernel's tick now, as flow entries are stamped. */
+uint32_t loader_ticks(const struct loader *l);

@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nlb/pins.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <bpf/bpf.h>
+#include <linux/if_link.h>
+#include <linux/magic.h>
+#include <net/if.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/vfs.h>
+
+#include "lib/cleanup.h"
+
+#define BPF_FS      "/sys/fs/bpf"
+#define KERNEL_BTF  "/sys/kernel/btf/vmlinux"
+#define KERNEL_MIN  "5.15"
+#define RIGHTS      "CAP_BPF and CAP_NET_ADMIN are needed: run it as root"
+#define BPF_FS_HELP "mount it: mount -t bpf bpf " BPF_FS
+
+const char *pins_mode_name(enum pins_mode mode)
+{
+	static const char *const names[] = { "auto", "native", "generic" };
+
+	return names[mode];
+}
+
+static const char *pin_path(char out[static PATH_MAX], const char *directory, const char *name)
+{
+	snprintf(out, PATH_MAX, "%s/%s", directory, name);
+	return out;
+}
+
+int pins_get(const char *directory, const char *name)
+{
+	char path[PATH_MAX];
+	int fd = bpf_obj_get(pin_path(path, directory, name));
+
+	return fd >= 0 ? fd : -errno;
+}
+
+/* --- what has to be there --------------------------------------------------------------------- */
+
+static int check_kernel(struct err *err)
+{
+	struct utsname un;
+	unsigned major = 0, minor = 0;
+
+	if (uname(&un) == 0 && sscanf(un.release, "%u.%u", &major, &minor) == 2 &&
+	    (major < 5 || (major == 5 && minor < 15)))
+		return err_set(err, -ENOSYS,
+			       "kernel %s is too old: " KERNEL_MIN " or newer is needed",
+			       un.release);
+	if (access(KERNEL_BTF, R_OK) != 0)
+		return err_set(err, -ENOSYS,
+			       "this kernel has no BTF (" KERNEL_BTF
+			       " is missing): use one built with "
+			       "CONFIG_DEBUG_INFO_BTF=y, as distributions' kernels are");
+	return 0;
+}
+
+/* The file system of the nearest folder that exists. */
+static bool is_bpf_fs(const char *directory)
+{
+	char path[PATH_MAX];
+	struct statfs fs;
+	char *slash;
+
+	snprintf(path, sizeof(path), "%s", directory);
+	while (statfs(path, &fs) != 0) {
+		slash = strrchr(path, '/');
+		if (errno != ENOENT || !slash || slash == path)
+			return false;
+		*slash = '\0';
+	}
+	return fs.f_type == BPF_FS_MAGIC;
+}
+
+static int check_bpf_fs(const char *directory, struct err *err)
+{
+	size_t len = strlen(BPF_FS);
+
+	if (is_bpf_fs(directory))
+		return 0;
+	if (strncmp(directory, BPF_FS "/", len + 1) == 0) {
+		if (mount("bpf", BPF_FS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") == 0)
+			return 0;
+		return err_set(err, -errno,
+			       "no BPF file system on " BPF_FS
+			       " and mounting it failed (%s); " BPF_FS_HELP,
+			       strerror(errno));
+	}
+	return err_set(err, -ENOTDIR, "%s is not on a BPF file system; " BPF_FS_HELP, directory);
+}
+
+static int make_directories(const char *directory)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s", directory);
+	for (char *at = path + 1;; at++) {
+		char c = *at;
+
+		if (c != '/' && c != '\0')
+			continue;
+		*at = '\0';
+		if (mkdir(path, 0700) != 0 && errno != EEXIST)
+			return -errno;
+		*at = c;
+		if (c == '\0')
+			return 0;
+	}
+}
+
+/* --- whose program is on the interface ---------------------------------------------------------
+ */
+
+static int link_info(int fd, struct bpf_link_info *info)
+{
+	__u32 len = sizeof(*info);
+
+	memset(info, 0, len);
+	return bpf_obj_get_info_by_fd(fd, info, &len) ? -errno : 0;
+}
+
+static void program_name(uint32_t id, char out[static BPF_OBJ_NAME_LEN])
+{
+	CLEANUP(cleanup_close) int fd = bpf_prog_get_fd_by_id(id);
+	struct bpf_prog_info info = { 0 };
+	__u32 len = sizeof(info);
+
+	snprintf(out, BPF_OBJ_NAME_LEN, "?");
+	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.name[0])
+		snprintf(out, BPF_OBJ_NAME_LEN, "%s", info.name);
+}
+
+static int check_foreign(const struct pins *p, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = pins_get(p->dir, "link");
+	struct bpf_link_info info;
+	char name[BPF_OBJ_NAME_LEN];
+	__u32 id = 0;
+
+	if (bpf_xdp_query_id((int)p->ifindex, 0, &id) != 0 || id == 0)
+		return 0;
+	if (fd >= 0 && link_info(fd, &info) == 0 && info.prog_id == id &&
+	    info.xdp.ifindex == p->ifindex)
+		return 0;
+	program_name(id, name);
+	return err_set(
+		err, -EBUSY,
+		"interface %s has an XDP program of somebody else (\"%s\", id %u), which is never "
+		"replaced; take it off first: ip link set dev %s xdp off",
+		p->interface, name, id, p->interface);
+}
+
+int pins_open(struct pins *p, const char *directory, const char *interface, struct err *err)
+{
+	CLEANUP(cleanup_close) int link = -1;
+	int rc;
+
+	*p = (struct pins) { 0 };
+	snprintf(p->interface, sizeof(p->interface), "%s", interface);
+	p->ifindex = if_nametoindex(interface);
+	if (!p->ifindex)
+		return err_set(err, -ENODEV,
+			       "interface %s does not exist (ip link shows those there are)",
+			       interface);
+	rc = check_kernel(err);
+	if (!rc)
+		rc = check_bpf_fs(directory, err);
+	if (rc)
+		return rc;
+	if (snprintf(p->dir, sizeof(p->dir), "%s", directory) >= (int)sizeof(p->dir))
+		return err_set(err, -ENAMETOOLONG, "the pin directory's path is too long");
+	rc = check_foreign(p, err);
+	if (rc)
+		return rc;
+
+	link = pins_get(p->dir, "link");
+	p->was_empty = link < 0;
+	rc = make_directories(p->dir);
+	if (rc == -EPERM || rc == -EACCES)
+		return err_set(err, rc, "%s: no permission; " RIGHTS, p->dir);
+	if (rc)
+		return err_set(err, rc, "%s: %s", p->dir, strerror(-rc));
+	return 0;
+}
+
+/* --- loading ---------------------------------------------------------------------------------- */
+
+static bool has_shape(int fd, const struct bpf_map *map)
+{
+	struct bpf_map_info info = { 0 };
+	__u32 len = sizeof(info);
+
+	return bpf_obj_get_info_by_fd(fd, &info, &len) == 0 && info.type == bpf_map__type(map) &&
+	       info.key_size == bpf_map__key_size(map) &&
+	       info.value_size == bpf_map__value_size(map) &&
+	       info.max_entries == bpf_map__max_entries(map) &&
+	       info.map_flags == bpf_map__map_flags(map);
+}
+
+int pins_load(struct pins *p, struct bpf_object *object,
+	      void (*on_replaced)(const char *map, void *arg), void *arg, struct err *err)
+{
+	char path[PATH_MAX];
+	struct bpf_map *map;
+	int rc;
+
+	bpf_object__for_each_map(map, object)
+	{
+		const char *name = bpf_map__name(map);
+		CLEANUP(cleanup_close) int fd = pins_get(p->dir, name);
+
+		pin_path(path, p->dir, name);
+		if (fd >= 0 && !has_shape(fd, map)) {
+			unlink(path);
+			if (on_replaced)
+				on_replaced(name, arg);
+		}
+		rc = bpf_map__set_pin_path(map, path);
+		if (rc)
+			return err_set(err, rc, "%s: %s", path, strerror(-rc));
+	}
+
+	rc = bpf_object__load(object);
+	if (rc == -EPERM || rc == -EACCES)
+		return err_set(err, rc, "the kernel refuses to load BPF programs (%s); " RIGHTS,
+			       strerror(-rc));
+	if (rc == -ENOMEM)
+		return err_set(err, rc,
+			       "not enough memory for the BPF maps; lower \"flows_per_cpu\"");
+	if (rc)
+		return err_set(err, rc,
+			       "loading the BPF program: %s (kernel " KERNEL_MIN " or newer?)",
+			       strerror(-rc));
+	return 0;
+}
+
+/* --- attaching -------------------------------------------------------------------------------- */
+
+static int pin_again(const struct pins *p, const char *name, int fd, struct err *err)
+{
+	char path[PATH_MAX];
+
+	unlink(pin_path(path, p->dir, name));
+	if (bpf_obj_pin(fd, path) != 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
+static enum pins_mode attached_mode(const struct pins *p)
+{
+	LIBBPF_OPTS(bpf_xdp_query_opts, opts);
+
+	if (bpf_xdp_query((int)p->ifindex, 0, &opts) == 0 && opts.attach_mode == XDP_ATTACHED_SKB)
+		return PINS_GENERIC;
+	return PINS_NATIVE;
+}
+
+static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, opts);
+	CLEANUP(cleanup_close) int fd = -1;
+	int rc = -EOPNOTSUPP;
+
+	if (*mode != PINS_GENERIC) {
+		opts.flags = XDP_FLAGS_DRV_MODE;
+		fd = bpf_link_create(prog_fd, (int)p->ifindex, BPF_XDP, &opts);
+		rc = fd < 0 ? -errno : 0;
+	}
+	if (fd < 0 && *mode != PINS_NATIVE) {
+		opts.flags = XDP_FLAGS_SKB_MODE;
+		fd = bpf_link_create(prog_fd, (int)p->ifindex, BPF_XDP, &opts);
+		rc = fd < 0 ? -errno : 0;
+	}
+	if (rc == -EPERM)
+		return err_set(err, rc, "attaching to %s: no permission; " RIGHTS, p->interface);
+	if (rc == -EBUSY || rc == -EEXIST)
+		return err_set(
+			err, rc,
+			"interface %s has an XDP program of somebody else; take it off first: "
+			"ip link set dev %s xdp off",
+			p->interface, p->interface);
+	if (rc)
+		return err_set(
+			err, rc,
+			"interface %s does not take an XDP program in %s mode (%s); a driver "
+			"without "
+			"XDP needs \"generic\", and an MTU over one page or LRO have to be off",
+			p->interface, pins_mode_name(*mode), strerror(-rc));
+	*mode = attached_mode(p);
+	return pin_again(p, "link", fd, err);
+}
+
+int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = pins_get(p->dir, "link");
+	struct bpf_link_info info;
+	char path[PATH_MAX];
+	int rc;
+
+	if (fd >= 0 && link_info(fd, &info) == 0 && info.xdp.ifindex == p->ifindex &&
+	    (*mode == PINS_AUTO || *mode == attached_mode(p))) {
+		if (bpf_link_update(fd, prog_fd, NULL) != 0)
+			return err_set(err, -errno, "replacing our program on %s: %s", p->interface,
+				       strerror(errno));
+		*mode = attached_mode(p);
+	} else {
+		/* A link whose interface is gone, or in another mode than is wanted now. */
+		if (fd >= 0) {
+			bpf_link_detach(fd);
+			unlink(pin_path(path, p->dir, "link"));
+		}
+		rc = attach_anew(p, prog_fd, mode, err);
+		if (rc)
+			return rc;
+	}
+	return pin_again(p, "prog", prog_fd, err);
+}
+
+/* --- removing --------------------------------------------------------------------------------- */
+
+static void remove_pins(const char *directory)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+	char path[PATH_MAX];
+
+	if (!dir)
+		return;
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] != '.')
+			unlink(pin_path(path, directory, entry->d_name));
+	}
+	closedir(dir);
+	rmdir(directory);
+}
+
+int pins_remove(const char *directory, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = pins_get(directory, "link");
+
+	if (fd < 0 && access(directory, F_OK) != 0)
+		return err_set(err, -ENOENT, "nothing of ours is attached (%s is missing)",
+			       directory);
+	if (fd == -EPERM || fd == -EACCES)
+		return err_set(err, fd, "%s: no permission; " RIGHTS, directory);
+	if (fd >= 0 && bpf_link_detach(fd) != 0 && errno != ENOLINK)
+		return err_set(err, -errno, "detaching: %s", strerror(errno));
+	remove_pins(directory);
+	return 0;
+}
+
+void pins_undo(struct pins *p)
+{
+	if (p->was_empty && p->dir[0])
+		remove_pins(p->dir);
+}

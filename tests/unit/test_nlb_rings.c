@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "nlb/rings.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/unit/unit.h"
+
+enum { MAX = 32, NOW = 29000000 };
+
+static const struct hash_key key = { { 1, 2 } };
+static struct ring_member pool[MAX];
+static char names[MAX][16];
+static struct nlb_slot before[NLB_RING_SLOTS], after[NLB_RING_SLOTS];
+
+static void make_pool(size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		int len = snprintf(names[i], sizeof(names[i]), "10.0.0.%u", (unsigned)(i % 256));
+
+		pool[i] = (struct ring_member) { .id = (uint16_t)(100 + i),
+						 .identity = str_of(names[i], (size_t)len),
+						 .weight = 1,
+						 .takes_new = true,
+						 .takes_known = true };
+	}
+}
+
+static uint32_t owned(const struct nlb_slot *ring, uint16_t id)
+{
+	uint32_t count = 0;
+
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
+		count += ring[s].gateway == id;
+	return count;
+}
+
+static void first_ring_has_not_moved(void **state)
+{
+	make_pool(3);
+	assert_int_equal(ring_build(after, NULL, pool, 3, &key, NOW), NLB_RING_SLOTS);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		const struct nlb_slot *slot = &after[s];
+
+		assert_int_equal(slot->flags, 0);
+		assert_in_range(slot->gateway, 100, 102);
+		/* The other two are named as the next choices. */
+		assert_int_equal(slot->gateway + slot->earlier[0] + slot->earlier[1], 303);
+		assert_int_not_equal(slot->earlier[0], slot->earlier[1]);
+	}
+}
+
+static void same_pool_changes_nothing(void **state)
+{
+	make_pool(5);
+	ring_build(before, NULL, pool, 5, &key, NOW);
+	assert_int_equal(ring_build(after, before, pool, 5, &key, NOW + 5), 0);
+	assert_memory_equal(before, after, sizeof(after));
+}
+
+static void moved_slots_remember_who_had_them(void **state)
+{
+	int moved, marked = 0;
+
+	make_pool(4);
+	ring_build(before, NULL, pool, 3, &key, NOW);
+	moved = ring_build(after, before, pool, 4, &key, NOW);
+	assert_in_range(moved, NLB_RING_SLOTS / 4 - 200, NLB_RING_SLOTS * 3 / 8);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		if (after[s].gateway == before[s].gateway) {
+			assert_int_equal(after[s].flags, 0);
+			continue;
+		}
+		marked++;
+		assert_int_equal(after[s].flags, NLB_SLOT_MOVED | (NOW & NLB_SLOT_TIME_MASK));
+		assert_int_equal(after[s].earlier[0], before[s].gateway);
+	}
+	assert_int_equal(marked, moved);
+}
+
+static void two_changes_leave_two_earlier_owners(void **state)
+{
+	static struct nlb_slot third[NLB_RING_SLOTS];
+	uint32_t twice = 0;
+
+	make_pool(3);
+	ring_build(before, NULL, pool, 1, &key, NOW);
+	ring_build(after, before, pool, 2, &key, NOW + 1);
+	ring_build(third, after, pool, 3, &key, NOW + 2);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		if (after[s].gateway != 101 || third[s].gateway != 102)
+			continue;
+		twice++;
+		assert_int_equal(third[s].earlier[0], 101);
+		assert_int_equal(third[s].earlier[1], 100);
+		assert_int_equal(third[s].flags, NLB_SLOT_MOVED | ((NOW + 2) & NLB_SLOT_TIME_MASK));
+	}
+	assert_true(twice > 1000);
+}
+
+static void draining_gateway_owns_nothing_but_is_named(void **state)
+{
+	uint32_t named = 0, had;
+
+	make_pool(3);
+	ring_build(before, NULL, pool, 3, &key, NOW);
+	had = owned(before, 101);
+	pool[1].takes_new = false;
+	ring_build(after, before, pool, 3, &key, NOW);
+	assert_int_equal(owned(after, 101), 0);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
+		named += before[s].gateway == 101 && after[s].earlier[0] == 101;
+	assert_int_equal(named, had);
+}
+
+static void gateway_that_is_gone_is_not_named(void **state)
+{
+	make_pool(3);
+	ring_build(before, NULL, pool, 3, &key, NOW);
+	ring_build(after, before, pool, 2, &key, NOW); /* the third is not even a member */
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		assert_int_not_equal(after[s].gateway, 102);
+		assert_int_not_equal(after[s].earlier[0], 102);
+		assert_int_not_equal(after[s].earlier[1], 102);
+		if (before[s].gateway == 102)
+			assert_true(after[s].flags & NLB_SLOT_MOVED);
+	}
+}
+
+static void empty_ring_keeps_its_history(void **state)
+{
+	static struct nlb_slot back[NLB_RING_SLOTS];
+
+	make_pool(2);
+	ring_build(before, NULL, pool, 2, &key, NOW);
+	pool[0].takes_new = pool[1].takes_new = false;
+	ring_build(after, before, pool, 2, &key, NOW);
+	assert_int_equal(owned(after, 0), NLB_RING_SLOTS);
+	pool[0].takes_new = true;
+	ring_build(back, after, pool, 2, &key, NOW);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		assert_int_equal(back[s].gateway, 100);
+		/* The flow table is asked: connections of the second one may be alive. */
+		assert_true(back[s].flags & NLB_SLOT_MOVED);
+		if (before[s].gateway == 101)
+			assert_int_equal(back[s].earlier[0], 101);
+	}
+	ring_build(after, NULL, pool, 0, &key, NOW);
+	assert_int_equal(owned(after, 0), NLB_RING_SLOTS);
+}
+
+static void marks_settle_after_their_time(void **state)
+{
+	uint32_t moved;
+
+	make_pool(4);
+	ring_build(before, NULL, pool, 3, &key, NOW);
+	moved = (uint32_t)ring_build(after, before, pool, 4, &key, NOW);
+	assert_int_equal(ring_settle(after, NOW + 59, 60), moved);
+	assert_int_equal(ring_settle(after, NOW + 60, 60), 0);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
+		assert_int_equal(after[s].flags, 0);
+
+	/* The stored minutes are only 15 bits of the real ones. */
+	ring_build(after, before, pool, 4, &key, NLB_SLOT_TIME_MASK);
+	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 30, 60), moved);
+	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 61, 60), 0);
+}
+
+static void order_of_listing_does_not_matter(void **state)
+{
+	struct ring_member first;
+
+	make_pool(8);
+	ring_build(before, NULL, pool, 8, &key, NOW);
+	first = pool[0];
+	for (size_t i = 0; i < 7; i++)
+		pool[i] = pool[i + 1];
+	pool[7] = first;
+	assert_int_equal(ring_build(after, before, pool, 8, &key, NOW), 0);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(first_ring_has_not_moved),
+		cmocka_unit_test(same_pool_changes_nothing),
+		cmocka_unit_test(moved_slots_remember_who_had_them),
+		cmocka_unit_test(two_changes_leave_two_earlier_owners),
+		cmocka_unit_test(draining_gateway_owns_nothing_but_is_named),
+		cmocka_unit_test(gateway_that_is_gone_is_not_named),
+		cmocka_unit_test(empty_ring_keeps_its_history),
+		cmocka_unit_test(marks_settle_after_their_time),
+		cmocka_unit_test(order_of_listing_does_not_matter),
+	};
+
+	return cmocka_run_group_tests_name("nlb_rings", tests, NULL, NULL);
+}
