@@ -120,7 +120,8 @@ static void names_every_mistake_with_its_path(void **state)
 		{ VIP("{ " GOOD GWS ", \"protocol\": \"udp\" }"), "vips[0].protocol: " },
 		{ VIP("{ " GOOD GWS ", \"encapsulation\": \"gre\" }"), "vips[0].encapsulation: " },
 		{ VIP("{ " GOOD GWS ", \"announce\": true }"), "vips[0].announce: " },
-		{ VIP("{ " GOOD GWS " }, { " GOOD GWS " }"),
+		{ VIP("{ " GOOD GWS
+		      " }, { \"name\": \"a\", \"address\": \"192.0.2.2\", \"port\": 1" GWS " }"),
 		  "vips[1].name: \"a\" is vips[0] already\n" },
 		{ VIP("{ " GOOD GWS
 		      " }, { \"name\": \"b\", \"address\": \"192.0.2.1\", \"port\": 1" GWS " }"),
