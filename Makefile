@@ -10,6 +10,7 @@
 #   make fuzz       each fuzz target for FUZZ_SECONDS
 #   make coverage   line coverage of the unit and end-to-end tests
 #   make install    DESTDIR= PREFIX=/usr
+#   make schema     write config/schema/ anew from the programs' own descriptions
 #   make deps       install what building and testing need (Debian, root)
 #
 # V=1 shows whole command lines; CC=clang-14 OUT=build/clang builds a variant aside.
@@ -128,6 +129,11 @@ $(OUT)/obj/tests/%.o: CFLAGS += -Wno-unused-parameter
 -include $(shell [ -d $(OUT)/obj ] && find $(OUT)/obj -name '*.d')
 
 # --- dependencies, installation ----------------------------------------------------------------
+
+.PHONY: schema
+schema: programs
+	$(Q)for p in $(filter nlbd gatewayd registryd,$(PROGRAMS)); do \
+		$(OUT)/$$p --schema > config/schema/$$p.json || exit 1; done
 
 deps:
 	scripts/install-deps.sh build check

@@ -53,7 +53,6 @@ struct gw_registry {
 	struct str *urls;
 	size_t urls_count;
 	struct str cache;                /* file */
-	struct str token;                /* bearer token of the registry */
 	struct gw_register *register_as; /* NULL: not registered */
 };
 
@@ -74,6 +73,12 @@ struct gw_auth {
 	struct conf_pair *forward; /* claim → header name */
 	size_t forward_count;
 	struct str realm; /* of WWW-Authenticate */
+};
+
+/* Where counters live: in this process. */
+struct gw_limit_store {
+	int type; /* 0: local */
+	uint32_t keys;
 };
 
 struct gw_limit {
@@ -99,7 +104,8 @@ struct gw_service {
 	struct str discover; /* app in the registry; p NULL: endpoints */
 	struct gw_endpoint *endpoints;
 	size_t endpoints_count;
-	int balance; /* enum gw_balance */
+	int protocol; /* 0: HTTP/1.1 */
+	int balance;  /* enum gw_balance */
 	uint32_t retries;
 	uint32_t connect_timeout_ms, response_timeout_ms, request_timeout_ms;
 	uint32_t idle_timeout_ms;      /* of pooled connections */
@@ -113,11 +119,6 @@ struct gw_transform {
 	size_t set_count, add_count;
 	struct str *remove;
 	size_t remove_count;
-};
-
-struct gw_path_rules {
-	unsigned allow; /* enum path_allow */
-	bool keep_underscores;
 };
 
 struct gw_defaults {
@@ -170,14 +171,18 @@ struct gw_require {
 	size_t words_count;
 };
 
+struct gw_requires {
+	struct gw_require *claims;
+	size_t count;
+};
+
 struct gw_route {
 	struct str name;
 	struct gw_match match;
 	struct str auth;
 	struct str *limits;
 	size_t limits_count;
-	struct gw_require *require;
-	size_t require_count;
+	struct gw_requires require;
 
 	/* exactly one target: */
 	struct str service;
@@ -227,7 +232,8 @@ struct gw_conf {
 	size_t auth_count;
 	struct gw_limit *rate_limits;
 	size_t rate_limits_count;
-	uint32_t rate_limit_keys; /* size of the local table */
+	struct gw_limit_store rate_limit_store;
+	uint32_t rate_limit_keys; /* size of the local table, from rate_limit_store */
 	uint32_t token_cache_tokens;
 	struct gw_service *services;
 	size_t services_count;

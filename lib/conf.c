@@ -370,7 +370,8 @@ static bool read_string(struct conf *c, const struct conf_row *row, const json_t
 		conf_error(c, "must not be empty");
 		return false;
 	}
-	if (row->max && s.len > (size_t)row->max) {
+	/* Of lists and maps, `max` bounds the items. */
+	if (row->type == CONF_TYPE_STRING && row->max && s.len > (size_t)row->max) {
 		conf_error(c, "must have at most %lld bytes, not %zu", (long long)row->max, s.len);
 		return false;
 	}
@@ -726,12 +727,12 @@ static void read_row(struct conf *c, const struct conf_row *row, void *out, cons
 
 	conf_enter(c, row->name);
 	/* A value that turns out wrong leaves the default in place, for the checks that follow. */
-	if (!is_given || row->type != CONF_TYPE_OBJECT)
+	if (!is_given && (row->flags & CONF_REQUIRED))
+		conf_error(c, "is required");
+	else if (!is_given || row->type != CONF_TYPE_OBJECT)
 		read_default(c, row, out);
 	if (is_given)
 		read_value(c, row, out, value);
-	else if (row->flags & CONF_REQUIRED)
-		conf_error(c, "is required");
 	conf_leave(c);
 }
 
@@ -924,6 +925,10 @@ static void check_object_reload(struct conf *c, const struct conf_object *object
 		conf_enter(c, row->name);
 		if ((row->flags & CONF_FIXED) && !values_equal(row, a, b)) {
 			conf_error(c, "cannot change while running; restart to change it");
+		} else if ((row->flags & CONF_FIXED_COUNT) &&
+			   get_count(row, a) != get_count(row, b)) {
+			conf_error(c, "cannot have more or fewer items while running; restart to "
+				      "change it");
 		} else if (row->type == CONF_TYPE_OBJECT) {
 			check_object_reload(c, row->object, (const char *)a + row->offset,
 					    (const char *)b + row->offset);
@@ -1078,6 +1083,8 @@ static json_t *row_schema(const struct conf_row *row)
 		schema_set_custom(s, row);
 		break;
 	case CONF_TYPE_UNSUPPORTED:
+		json_object_set_new(s, "type", json_string("null"));
+		break;
 	case CONF_TYPE_END:
 	default:
 		break;
@@ -1098,7 +1105,7 @@ static json_t *object_schema(const struct conf_object *object, bool is_root)
 	if (is_root)
 		json_object_set_new(properties, "$schema", json_pack("{ss}", "type", "string"));
 	for (const struct conf_row *row = object->rows; row->name; row++) {
-		if (row->type == CONF_TYPE_UNSUPPORTED)
+		if (row->type == CONF_TYPE_UNSUPPORTED && !(row->flags & CONF_NULL))
 			continue;
 		json_object_set_new(properties, row->name, row_schema(row));
 		if (row->flags & CONF_REQUIRED)

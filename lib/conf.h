@@ -50,9 +50,10 @@ enum conf_type {
 
 enum conf_flags {
 	CONF_REQUIRED = 1 << 0,
-	CONF_NULL = 1 << 1,     /* null is allowed and means "not given" */
-	CONF_EMPTY_OK = 1 << 2, /* an empty string, list or map is allowed although required */
-	CONF_FIXED = 1 << 3,    /* cannot change at reload, see conf_check_reload */
+	CONF_NULL = 1 << 1,        /* null is allowed and means "not given" */
+	CONF_EMPTY_OK = 1 << 2,    /* an empty string, list or map is allowed although required */
+	CONF_FIXED = 1 << 3,       /* cannot change at reload, see conf_check_reload */
+	CONF_FIXED_COUNT = 1 << 4, /* lists: the number of items cannot change at reload */
 };
 
 struct conf;
@@ -151,7 +152,8 @@ struct conf_object {
 				      CONF_COUNT_AT(T, m)
 #define CONF_CUSTOM(n, T, m, fn) \
 	CONF_BASE(n, CUSTOM, T, m), .size = sizeof(((T *)0)->m), .parse = (fn)
-/* A member of the file format that this version does not act on: an error, never ignored. */
+/* A member of the file format that this version does not act on: an error, never ignored. With
+ * CONF_NULL it may be given as null. */
 #define CONF_UNSUPPORTED(n) .name = (n), .type = CONF_TYPE_UNSUPPORTED
 
 struct conf_error {

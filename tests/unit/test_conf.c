@@ -38,6 +38,8 @@ struct doc {
 	struct health *maybe;
 	struct item *items;
 	size_t items_count;
+	struct health *pair;
+	size_t pair_count;
 	struct item *named;
 	size_t named_count;
 	int custom;
@@ -118,10 +120,12 @@ static const struct conf_row doc_rows[] = {
 	{ CONF_PREFIXES("allow", struct doc, allow), .def = "[\"10.0.0.0/8\"]" },
 	{ CONF_OPTIONAL("maybe", struct doc, maybe, &health_object), .flags = CONF_NULL },
 	{ CONF_ARRAY("items", struct doc, items, &item_object) },
+	{ CONF_ARRAY("pair", struct doc, pair, &health_object), .flags = CONF_FIXED_COUNT },
 	{ CONF_MAP("named", struct doc, named, &item_object), .valid_name = valid_name },
 	{ CONF_CUSTOM("custom", struct doc, custom, parse_even),
 	  .schema = "{\"type\":\"integer\",\"multipleOf\":2}" },
 	{ CONF_UNSUPPORTED("mirror") },
+	{ CONF_UNSUPPORTED("stream"), .flags = CONF_NULL },
 	{ 0 },
 };
 static const struct conf_object doc_object = CONF_OBJECT_OF(struct doc, doc_rows,
@@ -155,12 +159,12 @@ static void reads_every_type(void **state)
 	assert_int_equal(
 		load("{\"$schema\":\"x\",\"//\":\"a comment\",\"//2\":1,\"on\":false,"
 		     "\"workers\":4,\"ratio\":0.25,\"kind\":\"generic\",\"title\":\"T\","
-		     "\"nothing\":null,\"list\":[\"x\"],\"bind\":\"127.0.0.1\","
+		     "\"nothing\":null,\"list\":[\"longer than three\"],\"bind\":\"127.0.0.1\","
 		     "\"allow\":[\"192.0.2.0/24\",\"2001:db8::1\"],"
 		     "\"items\":[{\"path\":\"/a\"},{\"path\":\"/b\",\"port\":65535,\"big\":-5,"
 		     "\"health\":{\"rise\":9},\"set\":{\"X-B\":\"2\",\"X-A\":\"1\"}}],"
 		     "\"named\":{\"n2\":{\"path\":\"/n2\"},\"n1\":{\"path\":\"/n1\"}},"
-		     "\"custom\":42}"),
+		     "\"custom\":42,\"stream\":null}"),
 		0);
 	assert_false(doc.is_on);
 	assert_int_equal(doc.workers, 4);
@@ -324,6 +328,8 @@ static void reload_refuses_fixed_members_only(void **state)
 		{ "{\"title\":\"T\",\"workers\":3,\"items\":[{\"path\":\"/a\"}]}", "workers" },
 		{ "{\"title\":\"T\",\"workers\":2,\"items\":[{\"path\":\"/a\",\"port\":1}]}",
 		  "items[0].port" },
+		{ "{\"title\":\"T\",\"workers\":2,\"items\":[{\"path\":\"/a\"}],\"pair\":[{}]}",
+		  "pair" },
 	};
 	struct doc old;
 

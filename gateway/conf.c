@@ -1,0 +1,700 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The rows; what members must have in common is in conf_check.c. */
+#include "gateway/conf.h"
+
+#include "gateway/conf_check.h"
+#include "gateway/jwks.h"
+#include "gateway/router.h"
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+
+#define HOUR_MS 3600000
+
+/* --- validators of single values ----------------------------------------------------------- */
+
+static const char *valid_name(struct str name)
+{
+	if (name.len > 64)
+		return "must have at most 64 characters";
+	for (size_t i = 0; i < name.len; i++) {
+		if (!isalnum((unsigned char)name.p[i]) && !strchr("_.-", name.p[i]))
+			return "must have letters, digits, \"_\", \".\" and \"-\" only";
+	}
+	return NULL;
+}
+
+static const char *valid_path(struct str path)
+{
+	return path.p[0] == '/' ? NULL : "must begin with \"/\"";
+}
+
+static const char *valid_rewrite(struct str path)
+{
+	const char *complaint = router_check_path(path);
+
+	if (complaint)
+		return complaint;
+	return strpbrk(path.p, "*{}") ? "must be a plain path" : NULL;
+}
+
+static const char *valid_ip(struct str text)
+{
+	struct net_addr a;
+
+	return net_parse_ip(&a, text, 0) == 0 ? NULL : "must be an IP address";
+}
+
+static const char *valid_method(struct str method)
+{
+	if (!http_is_token(method))
+		return "must be a method";
+	for (size_t i = 0; i < method.len; i++) {
+		if (islower((unsigned char)method.p[i]))
+			return "must be written in capitals, as methods are";
+	}
+	return http_method_id(method) == METHOD_CONNECT ? "must not be CONNECT" : NULL;
+}
+
+static const char *valid_protocol(struct str protocol)
+{
+	if (str_eqz(protocol, "h2"))
+		return "is not supported by this version yet";
+	return str_eqz(protocol, "http/1.1") ? NULL : "must be \"http/1.1\"";
+}
+
+static const char *valid_token(struct str name)
+{
+	return http_is_token(name) ? NULL : "must be a name without white space";
+}
+
+static const char *valid_location(struct str location)
+{
+	for (size_t i = 0; i < location.len; i++) {
+		if ((unsigned char)location.p[i] <= ' ' || location.p[i] == 0x7f)
+			return "must be a URL or a path without white space";
+	}
+	return NULL;
+}
+
+static const char *valid_url(struct str url)
+{
+	if (str_starts(url, STR("http://")) || str_starts(url, STR("unix:/")))
+		return NULL;
+	return "must begin with \"http://\" or \"unix:/\"";
+}
+
+/* --- members of a form of their own -------------------------------------------------------- */
+
+static void parse_algorithms(struct conf *c, void *field, const json_t *value)
+{
+	unsigned mask = 0;
+	const json_t *item;
+	size_t i;
+
+	if (!json_is_array(value) || json_array_size(value) == 0) {
+		conf_error(c, "must be a list of algorithms");
+		return;
+	}
+	json_array_foreach(value, i, item)
+	{
+		struct str name = str_of(json_string_value(item), json_string_length(item));
+		enum jwt_alg alg = jwt_alg_from(name);
+		const char *nearest;
+
+		if (alg != JWT_ALGS) {
+			mask |= JWT_ALG_BIT(alg);
+			continue;
+		}
+		nearest = conf_nearest(name, jwt_alg_names);
+		conf_error(c, "knows no algorithm \"%.*s\"%s%s%s", STR_ARG(name),
+			   nearest ? "; did you mean \"" : "", nearest ? nearest : "",
+			   nearest ? "\"?" : "");
+	}
+	memcpy(field, &mask, sizeof(mask));
+}
+
+#define ALGORITHMS_SCHEMA                                                                  \
+	"{\"type\":\"array\",\"minItems\":1,\"items\":{\"enum\":[\"HS256\",\"HS384\","     \
+	"\"HS512\",\"RS256\",\"RS384\",\"RS512\",\"PS256\",\"PS384\",\"PS512\",\"ES256\"," \
+	"\"ES384\",\"ES512\",\"EdDSA\"]}}"
+
+/* A list of parts is the same as their names joined by "+". */
+static bool join_parts(struct conf *c, const json_t *list, struct str *out)
+{
+	const char *joined = "";
+	const json_t *item;
+	size_t i;
+
+	json_array_foreach(list, i, item)
+	{
+		struct str part;
+
+		if (!conf_string(c, item, &part))
+			return false;
+		joined = arena_printf(conf_arena(c), "%s%s%s", joined, i ? "+" : "", part.p);
+		if (!joined) {
+			conf_error(c, "out of memory");
+			return false;
+		}
+	}
+	*out = str_from(joined);
+	return true;
+}
+
+static void parse_limit_key(struct conf *c, void *field, const json_t *value)
+{
+	const char *complaint;
+	struct str text;
+
+	if (json_is_array(value) ? !join_parts(c, value, &text) : !conf_string(c, value, &text))
+		return;
+	complaint = limits_parse_key(field, text);
+	if (complaint)
+		conf_error(c, "%s", complaint);
+}
+
+#define LIMIT_KEY_SCHEMA                                                         \
+	"{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\"," \
+	"\"minItems\":1,\"maxItems\":4,\"items\":{\"type\":\"string\"}}]}"
+
+static void parse_date(struct conf *c, void *field, const json_t *value)
+{
+	struct str text;
+	uint64_t ms;
+
+	if (!conf_string(c, value, &text))
+		return;
+	if (clock_parse_rfc3339(text.p, &ms) < 0)
+		conf_error(c,
+			   "must be a date and time such as \"2026-06-01T00:00:00Z\", not \"%.*s\"",
+			   (int)MIN(text.len, (size_t)100), text.p);
+	else
+		memcpy(field, &ms, sizeof(ms));
+}
+
+#define DATE_SCHEMA "{\"type\":\"string\",\"format\":\"date-time\"}"
+
+/* "words": a word or a list of them; the token must have one. */
+static void parse_words(struct conf *c, struct gw_require *out, const json_t *value)
+{
+	size_t count = json_is_array(value) ? json_array_size(value) : 1;
+	struct str *words = arena_array(conf_arena(c), struct str, count + 1);
+
+	if (!words || count == 0) {
+		conf_error(c, words ? "must not be empty" : "out of memory");
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		const json_t *word = json_is_array(value) ? json_array_get(value, i) : value;
+
+		if (!conf_string(c, word, &words[i]))
+			return;
+		if (words[i].len == 0)
+			conf_error(c, "must not hold an empty word");
+	}
+	out->words = words;
+	out->words_count = count;
+}
+
+static void parse_require(struct conf *c, void *field, const json_t *value)
+{
+	struct gw_requires *out = field;
+	struct gw_require *list;
+	size_t i = 0;
+
+	if (!json_is_object(value)) {
+		conf_error(c, "must be an object of claims");
+		return;
+	}
+	list = arena_array(conf_arena(c), struct gw_require, json_object_size(value) + 1);
+	/* jansson's iterators take no const. */
+	for (void *it = json_object_iter((json_t *)(uintptr_t)value); it && list;
+	     it = json_object_iter_next((json_t *)(uintptr_t)value, it)) {
+		const char *claim = json_object_iter_key(it);
+
+		list[i].claim = arena_str(conf_arena(c), str_from(claim));
+		conf_enter(c, claim);
+		parse_words(c, &list[i++], json_object_iter_value(it));
+		conf_leave(c);
+	}
+	if (!list) {
+		conf_error(c, "out of memory");
+		return;
+	}
+	out->claims = list;
+	out->count = i;
+}
+
+#define REQUIRE_SCHEMA                                                                     \
+	"{\"type\":\"object\",\"additionalProperties\":{\"anyOf\":[{\"type\":\"string\"}," \
+	"{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\"}}]}}"
+
+/* --- listeners ----------------------------------------------------------------------------- */
+
+static const struct conf_row certificate_rows[] = {
+	{ CONF_STRING("certificate", struct gw_certificate, certificate), .flags = CONF_REQUIRED,
+	  .help = "PEM file: the certificate, then the chain." },
+	{ CONF_STRING("key", struct gw_certificate, key), .flags = CONF_REQUIRED,
+	  .help = "PEM file with its private key." },
+	{ 0 },
+};
+static const struct conf_object certificate_object = CONF_OBJECT_OF(struct gw_certificate,
+								    certificate_rows);
+
+static const char *const tls_versions[] = { "1.2", "1.3", NULL };
+
+static const struct conf_row tls_rows[] = {
+	{ CONF_ARRAY("certificates", struct gw_tls, certificates, &certificate_object),
+	  .flags = CONF_REQUIRED, .max = 1000,
+	  .help = "Chosen by the name that the client asks for; the first is the default." },
+	{ CONF_STRINGS("alpn", struct gw_tls, alpn), .def = "[\"http/1.1\"]",
+	  .valid = valid_protocol, .max = 8, .help = "Protocols offered, best first." },
+	{ CONF_ENUM("min_version", struct gw_tls, min_version, tls_versions), .def = "\"1.2\"",
+	  .help = "Oldest TLS version accepted." },
+	{ CONF_UNSUPPORTED("client_ca"), .flags = CONF_NULL,
+	  .help = "Client certificates are not asked for by this version." },
+	{ CONF_STRING("ticket_keys", struct gw_tls, ticket_keys), .flags = CONF_NULL,
+	  .help = "File with the session ticket keys that all gateways of the domain share." },
+	{ 0 },
+};
+static const struct conf_object tls_object = CONF_OBJECT_OF(struct gw_tls, tls_rows);
+
+static const struct conf_row listener_rows[] = {
+	{ CONF_ADDRESS("bind", struct gw_listener, bind), .flags = CONF_REQUIRED | CONF_FIXED,
+	  .help = "Address and port to listen on; \"*:443\" is all addresses of both families." },
+	{ CONF_OPTIONAL("tls", struct gw_listener, tls, &tls_object), .flags = CONF_NULL,
+	  .help = "Without it the listener speaks plain HTTP." },
+	{ CONF_BOOL("redirect_to_https", struct gw_listener, redirect_to_https),
+	  .help = "Answers every request with a redirect to https." },
+	{ CONF_UNSUPPORTED("proxy_protocol"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object listener_object = CONF_OBJECT_OF(struct gw_listener, listener_rows,
+								 .check = gw_check_listener);
+
+static const struct conf_row admin_rows[] = {
+	{ CONF_ADDRESS("bind", struct gw_admin, bind), .def = "\"127.0.0.1:9443\"",
+	  .flags = CONF_FIXED, .help = "Serves /healthz, /readyz, /metrics and /status." },
+	{ CONF_STRING("socket", struct gw_admin, socket), .flags = CONF_NULL | CONF_FIXED,
+	  .max = 107, .valid = valid_path,
+	  .help = "Unix socket for what changes something; its permissions are the access "
+		  "control." },
+	{ 0 },
+};
+static const struct conf_object admin_object = CONF_OBJECT_OF(struct gw_admin, admin_rows);
+
+/* --- registry ------------------------------------------------------------------------------ */
+
+static const struct conf_row register_rows[] = {
+	{ CONF_STRING("app", struct gw_register, app), .flags = CONF_REQUIRED, .valid = valid_name,
+	  .help = "Name under which the NLB finds this gateway." },
+	{ CONF_STRING("id", struct gw_register, id), .valid = valid_name,
+	  .help = "Name of this instance; made of address and port when not given." },
+	{ CONF_STRING("address", struct gw_register, address), .flags = CONF_REQUIRED,
+	  .valid = valid_ip, .help = "Where the NLB sends packets for this gateway." },
+	{ CONF_INT("port", struct gw_register, port), .min = 1, .max = 65535,
+	  .flags = CONF_REQUIRED, .help = "Port of the service." },
+	{ CONF_STRING("zone", struct gw_register, zone), .valid = valid_name,
+	  .help = "Zone of this host." },
+	{ CONF_STRING("version", struct gw_register, version), .valid = valid_name,
+	  .help = "Shown in the registry." },
+	{ CONF_INT("weight", struct gw_register, weight), .min = 1, .max = 1000, .def = "100",
+	  .help = "Share of connections beside other gateways." },
+	{ CONF_INT("lease_s", struct gw_register, lease_s), .min = 1, .max = 3600, .def = "10",
+	  .help = "How long the registry believes in us without a renewal." },
+	{ CONF_PAIRS("metadata", struct gw_register, metadata), .max = 32,
+	  .help = "Free texts shown in the registry." },
+	{ 0 },
+};
+static const struct conf_object register_object = CONF_OBJECT_OF(struct gw_register, register_rows);
+
+static const struct conf_row registry_rows[] = {
+	{ CONF_STRINGS("urls", struct gw_registry, urls), .flags = CONF_REQUIRED,
+	  .valid = valid_url, .max = 16, .help = "Registries; one that answers is enough." },
+	{ CONF_STRING("cache", struct gw_registry, cache), .flags = CONF_NULL,
+	  .help = "File with the last known instances, for starts without a registry." },
+	{ CONF_UNSUPPORTED("token"), .flags = CONF_NULL },
+	{ CONF_OPTIONAL("register", struct gw_registry, register_as, &register_object),
+	  .flags = CONF_NULL, .help = "How this gateway registers itself." },
+	{ 0 },
+};
+static const struct conf_object registry_object = CONF_OBJECT_OF(struct gw_registry, registry_rows);
+
+/* --- identity ------------------------------------------------------------------------------ */
+
+static const char *const auth_types[] = { "jwt", NULL };
+
+static const struct conf_row jwks_rows[] = {
+	{ CONF_STRING("file", struct gw_jwks, file), .flags = CONF_REQUIRED,
+	  .help = "Key set (RFC 7517); read again at reload." },
+	{ CONF_UNSUPPORTED("url"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object jwks_object = CONF_OBJECT_OF(struct gw_jwks, jwks_rows);
+
+static const struct conf_row auth_rows[] = {
+	{ CONF_ENUM("type", struct gw_auth, type, auth_types), .flags = CONF_REQUIRED,
+	  .help = "How callers prove who they are." },
+	{ CONF_STRING("issuer", struct gw_auth, issuer), .flags = CONF_REQUIRED,
+	  .help = "The iss claim must be this." },
+	{ CONF_STRINGS("audiences", struct gw_auth, audiences), .max = 64,
+	  .help = "The aud claim must hold one of these; not checked when not given." },
+	{ CONF_CUSTOM("algorithms", struct gw_auth, algorithms, parse_algorithms),
+	  .flags = CONF_REQUIRED, .schema = ALGORITHMS_SCHEMA,
+	  .help = "Signature algorithms accepted from this issuer." },
+	{ CONF_OBJECT("jwks", struct gw_auth, jwks, &jwks_object), .flags = CONF_REQUIRED,
+	  .help = "Keys that verify the signatures." },
+	{ CONF_INT("leeway_s", struct gw_auth, leeway_s), .max = 3600, .def = "30",
+	  .help = "How far clocks may differ." },
+	{ CONF_INT("max_lifetime_s", struct gw_auth, max_lifetime_s), .max = 315360000, .def = "0",
+	  .help = "Longest time from iat to exp; 0: not checked." },
+	{ CONF_STRING("user_claim", struct gw_auth, user_claim), .def = "\"sub\"",
+	  .help = "Claim that names the user, for limits and the access log." },
+	{ CONF_PAIRS("forward", struct gw_auth, forward), .def = "{\"sub\":\"X-User-Id\"}",
+	  .valid = headers_check_name, .max = 32,
+	  .help = "Claims that services get, as request headers. Clients can never set these." },
+	{ CONF_STRING("realm", struct gw_auth, realm), .valid = valid_name,
+	  .help = "Named in WWW-Authenticate; the domain when not given." },
+	{ 0 },
+};
+static const struct conf_object auth_object =
+	CONF_OBJECT_OF(struct gw_auth, auth_rows, .name_offset = offsetof(struct gw_auth, name),
+		       .check = gw_check_auth);
+
+/* --- limits -------------------------------------------------------------------------------- */
+
+static const char *const store_types[] = { "local", "redis", NULL };
+
+static const struct conf_row store_rows[] = {
+	{ CONF_ENUM("type", struct gw_limit_store, type, store_types), .def = "\"local\"",
+	  .flags = CONF_FIXED, .help = "Where counters live. This version has \"local\" only." },
+	{ CONF_INT("keys", struct gw_limit_store, keys), .min = 1024, .max = 1 << 28,
+	  .def = "1048576", .flags = CONF_FIXED,
+	  .help = "Counters in memory at once, 16 bytes each; the idlest make room for new ones." },
+	{ CONF_UNSUPPORTED("url"), .flags = CONF_NULL },
+	{ CONF_UNSUPPORTED("prefix"), .flags = CONF_NULL },
+	{ CONF_UNSUPPORTED("on_failure"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object store_object = CONF_OBJECT_OF(struct gw_limit_store, store_rows,
+							      .check = gw_check_limit_store);
+
+static const struct conf_row limit_rows[] = {
+	{ CONF_CUSTOM("key", struct gw_limit, key, parse_limit_key), .flags = CONF_REQUIRED,
+	  .schema = LIMIT_KEY_SCHEMA,
+	  .help = "Whom to count: user, ip, endpoint, global, header:NAME, claim:NAME, or "
+		  "several." },
+	{ CONF_INT("limit", struct gw_limit, limit), .min = 1, .max = 1000000000,
+	  .flags = CONF_REQUIRED, .help = "Requests per window." },
+	{ CONF_INT("window_s", struct gw_limit, window_s), .min = 1, .max = 31 * 86400,
+	  .flags = CONF_REQUIRED, .help = "The window in seconds." },
+	{ CONF_INT("burst", struct gw_limit, burst), .min = 1, .max = 1000000000,
+	  .help = "Requests that may come at once; the limit when not given." },
+	{ CONF_UNSUPPORTED("shadow"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object limit_object =
+	CONF_OBJECT_OF(struct gw_limit, limit_rows, .name_offset = offsetof(struct gw_limit, name),
+		       .check = gw_check_limit);
+
+/* --- services ------------------------------------------------------------------------------ */
+
+static const char *const balances[] = { "p2c", "round_robin", "least_request", NULL };
+
+static const struct conf_row endpoint_rows[] = {
+	{ CONF_ADDRESS("address", struct gw_endpoint, address), .flags = CONF_REQUIRED,
+	  .help = "Address and port of an instance." },
+	{ CONF_INT("weight", struct gw_endpoint, weight), .min = 1, .max = 1000, .def = "1",
+	  .help = "Share of requests beside the others." },
+	{ 0 },
+};
+static const struct conf_object endpoint_object = CONF_OBJECT_OF(struct gw_endpoint, endpoint_rows,
+								 .check = gw_check_endpoint);
+
+static const struct conf_row health_rows[] = {
+	{ CONF_STRING("path", struct gw_health, path), .valid = valid_path, .flags = CONF_NULL,
+	  .help = "Asked of each instance; no checks when not given." },
+	{ CONF_INT("interval_ms", struct gw_health, interval_ms), .min = 50, .max = HOUR_MS,
+	  .def = "1000", .help = "Time between two checks." },
+	{ CONF_INT("timeout_ms", struct gw_health, timeout_ms), .min = 10, .max = 60000,
+	  .def = "500", .help = "Time for an answer." },
+	{ CONF_INT("rise", struct gw_health, rise), .min = 1, .max = 100, .def = "2",
+	  .help = "Good answers in a row until an instance is used again." },
+	{ CONF_INT("fall", struct gw_health, fall), .min = 1, .max = 100, .def = "3",
+	  .help = "Failures in a row until an instance is left out." },
+	{ 0 },
+};
+static const struct conf_object health_object = CONF_OBJECT_OF(struct gw_health, health_rows);
+
+static const char *const service_protocols[] = { "http/1.1", "h2", "grpc", NULL };
+
+static const struct conf_row service_rows[] = {
+	{ CONF_STRING("discover", struct gw_service, discover), .valid = valid_name,
+	  .help = "App in the registry whose instances are used." },
+	{ CONF_ARRAY("endpoints", struct gw_service, endpoints, &endpoint_object), .max = 1000,
+	  .help = "A fixed list of instances instead." },
+	{ CONF_ENUM("protocol", struct gw_service, protocol, service_protocols),
+	  .def = "\"http/1.1\"", .help = "What the instances speak. This version: http/1.1 only." },
+	{ CONF_UNSUPPORTED("descriptor_set"), .flags = CONF_NULL },
+	{ CONF_ENUM("balance", struct gw_service, balance, balances), .def = "\"p2c\"",
+	  .help = "How an instance is picked: the better of two random ones, in turn, the "
+		  "idlest." },
+	{ CONF_INT("retries", struct gw_service, retries), .max = 10, .def = "1",
+	  .help = "Further tries on other instances, where that is safe." },
+	{ CONF_INT("connect_timeout_ms", struct gw_service, connect_timeout_ms), .min = 1,
+	  .max = 60000, .def = "250", .help = "Time to connect to an instance." },
+	{ CONF_INT("response_timeout_ms", struct gw_service, response_timeout_ms), .min = 1,
+	  .max = HOUR_MS, .def = "15000", .help = "Time until the head of the response is there." },
+	{ CONF_INT("request_timeout_ms", struct gw_service, request_timeout_ms), .min = 1,
+	  .max = 24 * HOUR_MS, .def = "60000", .help = "Time for the whole request, retries too." },
+	{ CONF_INT("idle_timeout_ms", struct gw_service, idle_timeout_ms), .min = 1, .max = HOUR_MS,
+	  .def = "4000",
+	  .help = "How long an idle connection is kept; less than the service keeps it." },
+	{ CONF_INT("max_idle_connections", struct gw_service, max_idle_connections), .max = 65536,
+	  .def = "64", .help = "Idle connections kept to one instance, per worker." },
+	{ CONF_OBJECT("health", struct gw_service, health, &health_object),
+	  .help = "Active checks." },
+	{ CONF_UNSUPPORTED("max_concurrent"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object service_object =
+	CONF_OBJECT_OF(struct gw_service, service_rows,
+		       .name_offset = offsetof(struct gw_service, name), .check = gw_check_service);
+
+/* --- routes -------------------------------------------------------------------------------- */
+
+#define TRANSFORM_ROWS(remove_default)                                             \
+	{ CONF_PAIRS("set", struct gw_transform, set),                             \
+	  .max = 64,                                                               \
+	  .flags = CONF_EMPTY_OK,                                                  \
+	  .valid = headers_check_value,                                            \
+	  .valid_name = headers_check_name,                                        \
+	  .help = "Headers put in place of those that are there." },               \
+		{ CONF_PAIRS("add", struct gw_transform, add),                     \
+		  .max = 64,                                                       \
+		  .flags = CONF_EMPTY_OK,                                          \
+		  .valid = headers_check_value,                                    \
+		  .valid_name = headers_check_name,                                \
+		  .help = "Headers put beside those that are there." },            \
+		{ CONF_STRINGS("remove", struct gw_transform, remove), .max = 256, \
+		  .def = (remove_default), .valid = headers_check_pattern,         \
+		  .help = "Headers taken away; a name may end in \"*\"." },        \
+	{                                                                          \
+		0                                                                  \
+	}
+
+static const struct conf_row transform_rows[] = { TRANSFORM_ROWS(NULL) };
+static const struct conf_object transform_object = CONF_OBJECT_OF(struct gw_transform,
+								  transform_rows);
+static const struct conf_row default_response_rows[] = { TRANSFORM_ROWS(
+	"[\"X-Internal-*\", \"Server\", \"X-Powered-By\"]") };
+static const struct conf_object default_response_object = CONF_OBJECT_OF(struct gw_transform,
+									 default_response_rows);
+
+static const char *const refuse_or_keep[] = { "refuse", "keep", NULL };
+
+#define MAX_BODY (1LL << 40)
+
+static const struct conf_row defaults_rows[] = {
+	{ CONF_STRINGS("limits", struct gw_defaults, limits), .max = 8,
+	  .help = "Rate limits of every route." },
+	{ CONF_INT("max_body_bytes", struct gw_defaults, max_body_bytes), .min = 1, .max = MAX_BODY,
+	  .def = "10485760", .help = "Largest request body." },
+	{ CONF_OBJECT("request", struct gw_defaults, request, &transform_object),
+	  .help = "Changes to every request." },
+	{ CONF_OBJECT("response", struct gw_defaults, response, &default_response_object),
+	  .help = "Changes to every response." },
+	{ CONF_ENUM("encoded_slash", struct gw_defaults, encoded_slash, refuse_or_keep),
+	  .def = "\"refuse\"", .help = "Paths with %2F." },
+	{ CONF_ENUM("backslash", struct gw_defaults, backslash, refuse_or_keep),
+	  .def = "\"refuse\"", .help = "Paths with a backslash or %5C." },
+	{ CONF_ENUM("parameters", struct gw_defaults, parameters, refuse_or_keep),
+	  .def = "\"refuse\"", .help = "Paths with \";\"." },
+	{ CONF_ENUM("nul", struct gw_defaults, nul, refuse_or_keep), .def = "\"refuse\"",
+	  .help = "Paths with %00." },
+	{ CONF_BOOL("underscores_in_headers", struct gw_defaults, underscores_in_headers),
+	  .def = "false", .help = "Keep request headers with \"_\" in their name." },
+	{ 0 },
+};
+static const struct conf_object defaults_object = CONF_OBJECT_OF(struct gw_defaults, defaults_rows);
+
+static const struct conf_row match_rows[] = {
+	{ CONF_STRINGS("hosts", struct gw_match, hosts), .max = 256, .valid = router_check_host,
+	  .help = "\"api.example.com\" or \"*.example.com\"; any host when not given." },
+	{ CONF_STRING("path", struct gw_match, path), .flags = CONF_REQUIRED,
+	  .valid = router_check_path,
+	  .help = "Exact, a prefix (\"/x/*\"), or a template (\"/users/{id}\")." },
+	{ CONF_STRINGS("methods", struct gw_match, methods), .max = 32, .valid = valid_method,
+	  .help = "GET brings HEAD along; any method when not given." },
+	{ CONF_PAIRS("headers", struct gw_match, headers), .max = 16, .valid_name = valid_token,
+	  .help = "Values that request headers must have: exact, \"*\" for any, or \"prefix*\"." },
+	{ CONF_PAIRS("cookies", struct gw_match, cookies), .max = 16, .valid_name = valid_token,
+	  .help = "The same for cookies." },
+	{ CONF_PAIRS("query", struct gw_match, query), .max = 16,
+	  .help = "The same for query parameters." },
+	{ 0 },
+};
+static const struct conf_object match_object = CONF_OBJECT_OF(struct gw_match, match_rows);
+
+static const struct conf_row version_rows[] = {
+	{ CONF_STRING("name", struct gw_version, name), .flags = CONF_REQUIRED, .valid = valid_name,
+	  .help = "\"v1\": for the access log and metrics." },
+	{ CONF_CUSTOM("deprecated", struct gw_version, deprecated_ms, parse_date),
+	  .schema = DATE_SCHEMA, .help = "Sent as Deprecation (RFC 9745)." },
+	{ CONF_CUSTOM("sunset", struct gw_version, sunset_ms, parse_date), .schema = DATE_SCHEMA,
+	  .help = "Sent as Sunset (RFC 8594)." },
+	{ CONF_STRING("successor", struct gw_version, successor), .valid = valid_location,
+	  .help = "Sent as Link with rel=\"successor-version\"." },
+	{ CONF_BOOL("enforce_sunset", struct gw_version, enforce_sunset), .def = "false",
+	  .help = "Answer 410 from the sunset on." },
+	{ 0 },
+};
+static const struct conf_object version_object = CONF_OBJECT_OF(struct gw_version, version_rows,
+								.check = gw_check_version);
+
+static const struct conf_row split_rows[] = {
+	{ CONF_STRING("service", struct gw_split, service), .flags = CONF_REQUIRED,
+	  .help = "Name of a service." },
+	{ CONF_INT("weight", struct gw_split, weight), .max = 1000000, .flags = CONF_REQUIRED,
+	  .help = "Its share; 0 for none." },
+	{ 0 },
+};
+static const struct conf_object split_object = CONF_OBJECT_OF(struct gw_split, split_rows);
+
+static const struct conf_row respond_rows[] = {
+	{ CONF_INT("status", struct gw_respond, status), .min = 200, .max = 599, .def = "200",
+	  .help = "Status code." },
+	{ CONF_STRING("body", struct gw_respond, body), .flags = CONF_EMPTY_OK, .def = "\"\"",
+	  .max = 1 << 20, .help = "The whole body." },
+	{ CONF_STRING("content_type", struct gw_respond, content_type),
+	  .def = "\"text/plain; charset=utf-8\"", .valid = headers_check_value,
+	  .help = "Its Content-Type." },
+	{ 0 },
+};
+static const struct conf_object respond_object = CONF_OBJECT_OF(struct gw_respond, respond_rows);
+
+static const struct conf_row redirect_rows[] = {
+	{ CONF_INT("status", struct gw_redirect, status), .min = 301, .max = 308, .def = "308",
+	  .help = "301, 302, 303, 307 or 308." },
+	{ CONF_STRING("location", struct gw_redirect, location), .flags = CONF_REQUIRED,
+	  .valid = valid_location, .help = "Where to." },
+	{ 0 },
+};
+static const struct conf_object redirect_object = CONF_OBJECT_OF(struct gw_redirect, redirect_rows,
+								 .check = gw_check_redirect);
+
+static const struct conf_row route_rows[] = {
+	{ CONF_STRING("name", struct gw_route, name), .flags = CONF_REQUIRED, .valid = valid_name,
+	  .help = "For logs, metrics and limits by endpoint." },
+	{ CONF_OBJECT("match", struct gw_route, match, &match_object), .flags = CONF_REQUIRED,
+	  .help = "Which requests it is for; the most specific route wins." },
+	{ CONF_STRING("auth", struct gw_route, auth), .flags = CONF_NULL,
+	  .help = "Who may call it; anybody when not given." },
+	{ CONF_STRINGS("limits", struct gw_route, limits), .max = 8,
+	  .help = "Rate limits beside those of all routes." },
+	{ CONF_CUSTOM("require", struct gw_route, require, parse_require), .schema = REQUIRE_SCHEMA,
+	  .help = "Claims that the token must have, and words of which each must hold one." },
+	{ CONF_STRING("service", struct gw_route, service), .help = "Where requests go." },
+	{ CONF_ARRAY("split", struct gw_route, split, &split_object), .max = 32,
+	  .help = "Several services by weight instead." },
+	{ CONF_OPTIONAL("respond", struct gw_route, respond, &respond_object),
+	  .help = "A fixed answer instead." },
+	{ CONF_OPTIONAL("redirect", struct gw_route, redirect, &redirect_object),
+	  .help = "A redirect instead." },
+	{ CONF_STRING("rewrite_prefix", struct gw_route, rewrite_prefix), .valid = valid_rewrite,
+	  .help = "Put in place of the prefix that matched." },
+	{ CONF_OPTIONAL("version", struct gw_route, version, &version_object), .flags = CONF_NULL,
+	  .help = "Version of the API that this route serves." },
+	{ CONF_OBJECT("request", struct gw_route, request, &transform_object),
+	  .help = "Changes to the request." },
+	{ CONF_OBJECT("response", struct gw_route, response, &transform_object),
+	  .help = "Changes to the response." },
+	{ CONF_INT("max_body_bytes", struct gw_route, max_body_bytes), .min = 1, .max = MAX_BODY,
+	  .help = "Largest request body; that of the defaults when not given." },
+	{ CONF_UNSUPPORTED("grpc"), .flags = CONF_NULL },
+	{ CONF_UNSUPPORTED("mirror"), .flags = CONF_NULL },
+	{ CONF_UNSUPPORTED("cors"), .flags = CONF_NULL },
+	{ CONF_UNSUPPORTED("sticky"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object route_object = CONF_OBJECT_OF(struct gw_route, route_rows,
+							      .check = gw_check_route);
+
+/* --- the rest ------------------------------------------------------------------------------ */
+
+static const struct conf_row access_log_rows[] = {
+	{ CONF_STRING("path", struct gw_access_log, path), .flags = CONF_NULL,
+	  .help = "File, opened again at SIGHUP; \"-\" is standard output." },
+	{ CONF_UNSUPPORTED("redis_stream"), .flags = CONF_NULL },
+	{ 0 },
+};
+static const struct conf_object access_log_object = CONF_OBJECT_OF(struct gw_access_log,
+								   access_log_rows);
+
+static const struct conf_row client_rows[] = {
+	{ CONF_INT("handshake_timeout_ms", struct gw_client, handshake_timeout_ms), .min = 100,
+	  .max = 60000, .def = "10000", .help = "Time for the TLS handshake." },
+	{ CONF_INT("head_timeout_ms", struct gw_client, head_timeout_ms), .min = 100, .max = 300000,
+	  .def = "10000", .help = "Time for the head of a request." },
+	{ CONF_INT("body_timeout_ms", struct gw_client, body_timeout_ms), .min = 100,
+	  .max = HOUR_MS, .def = "30000", .help = "Longest pause within a request body." },
+	{ CONF_INT("idle_timeout_ms", struct gw_client, idle_timeout_ms), .min = 100,
+	  .max = 24 * HOUR_MS, .def = "60000", .help = "How long an idle connection is kept." },
+	{ CONF_INT("write_timeout_ms", struct gw_client, write_timeout_ms), .min = 100,
+	  .max = HOUR_MS, .def = "30000", .help = "Longest pause of a client that does not read." },
+	{ CONF_INT("max_connections", struct gw_client, max_connections), .max = 10000000,
+	  .def = "0", .flags = CONF_FIXED,
+	  .help = "At once; 0: as many as the limit of descriptors allows." },
+	{ CONF_INT("max_head_bytes", struct gw_client, max_head_bytes), .min = 1024, .max = 262144,
+	  .def = "32768", .help = "Largest head of a request." },
+	{ CONF_INT("max_fields", struct gw_client, max_fields), .min = 8, .max = 128, .def = "100",
+	  .help = "Most headers of a request." },
+	{ CONF_INT("max_requests", struct gw_client, max_requests), .max = 1000000000, .def = "0",
+	  .help = "Requests on one connection before it is closed; 0: no bound." },
+	{ 0 },
+};
+static const struct conf_object client_object = CONF_OBJECT_OF(struct gw_client, client_rows);
+
+static const struct conf_row conf_rows[] = {
+	{ CONF_STRING("instance", struct gw_conf, instance), .flags = CONF_FIXED,
+	  .valid = valid_name, .help = "Name of this gateway in logs; the host's when not given." },
+	{ CONF_STRING("domain", struct gw_conf, domain), .flags = CONF_REQUIRED | CONF_FIXED,
+	  .valid = valid_name, .help = "Whom this gateway serves; one process per domain." },
+	{ CONF_INT("workers", struct gw_conf, workers), .max = 1024, .def = "0",
+	  .flags = CONF_FIXED, .help = "Threads; 0: one per core." },
+	{ CONF_ARRAY("listeners", struct gw_conf, listeners, &listener_object),
+	  .flags = CONF_REQUIRED | CONF_FIXED_COUNT, .max = 64, .help = "Where clients connect." },
+	{ CONF_OBJECT("admin", struct gw_conf, admin, &admin_object),
+	  .help = "For operators and monitoring." },
+	{ CONF_OPTIONAL("registry", struct gw_conf, registry, &registry_object),
+	  .flags = CONF_NULL | CONF_FIXED, .help = "Where instances of services are found." },
+	{ CONF_MAP("auth", struct gw_conf, auth, &auth_object), .valid_name = valid_name, .max = 64,
+	  .help = "Ways to prove an identity, by name." },
+	{ CONF_INT("token_cache_tokens", struct gw_conf, token_cache_tokens), .min = 64,
+	  .max = 1 << 24, .def = "65536", .flags = CONF_FIXED,
+	  .help = "Verified tokens remembered." },
+	{ CONF_OBJECT("rate_limit_store", struct gw_conf, rate_limit_store, &store_object),
+	  .help = "Where rate limits count." },
+	{ CONF_MAP("rate_limits", struct gw_conf, rate_limits, &limit_object),
+	  .valid_name = valid_name, .max = 1000, .help = "Rate limits, by name." },
+	{ CONF_MAP("services", struct gw_conf, services, &service_object), .valid_name = valid_name,
+	  .max = 10000, .help = "Services behind the gateway, by name." },
+	{ CONF_OBJECT("defaults", struct gw_conf, defaults, &defaults_object),
+	  .help = "What goes for all routes." },
+	{ CONF_ARRAY("routes", struct gw_conf, routes, &route_object), .flags = CONF_REQUIRED,
+	  .max = 100000, .help = "What happens to which request." },
+	{ CONF_OBJECT("access_log", struct gw_conf, access_log, &access_log_object),
+	  .help = "One JSON line per request." },
+	{ CONF_PREFIXES("trusted_proxies", struct gw_conf, trusted_proxies), .max = 256,
+	  .help = "Peers whose X-Forwarded-For and X-Request-Id are believed." },
+	{ CONF_OBJECT("client", struct gw_conf, client, &client_object),
+	  .help = "Deadlines and bounds of client connections." },
+	{ CONF_INT("drain_delay_ms", struct gw_conf, drain_delay_ms), .max = 600000, .def = "1000",
+	  .help = "Time between telling others and refusing new connections." },
+	{ CONF_INT("drain_timeout_ms", struct gw_conf, drain_timeout_ms), .max = HOUR_MS,
+	  .def = "30000", .help = "Time for what is running when the gateway stops." },
+	{ 0 },
+};
+
+const struct conf_object gw_conf_object = CONF_OBJECT_OF(struct gw_conf, conf_rows,
+							 .check = gw_check_conf);

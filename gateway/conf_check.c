@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/conf_check.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "gateway/conf.h"
+#include "lib/cleanup.h"
+#include "lib/hash.h"
+#include "lib/hmap.h"
+
+/* --- single objects ------------------------------------------------------------------------ */
+
+void gw_check_listener(struct conf *c, void *object)
+{
+	struct gw_listener *l = object;
+
+	if (l->redirect_to_https && l->tls)
+		conf_error_at(c, "redirect_to_https", "is for listeners without \"tls\"");
+	if (l->bind.len && l->bind.sa.sa_family != AF_UNIX && net_port(&l->bind) == 0)
+		conf_error_at(c, "bind", "must have a port");
+}
+
+void gw_check_auth(struct conf *c, void *object)
+{
+	struct gw_auth *auth = object;
+
+	for (size_t i = 0; i < auth->forward_count; i++) {
+		for (size_t j = 0; j < i; j++) {
+			if (!str_ieq(auth->forward[i].value, auth->forward[j].value))
+				continue;
+			conf_enter_name(c, "forward", auth->forward[i].name);
+			conf_error(c, "is sent as %s already, for the claim \"%s\"",
+				   auth->forward[i].value.p, auth->forward[j].name.p);
+			conf_leave(c);
+		}
+	}
+}
+
+void gw_check_limit_store(struct conf *c, void *object)
+{
+	struct gw_limit_store *store = object;
+
+	if (store->type != 0)
+		conf_error_at(c, "type", "\"redis\" is not supported by this version yet");
+}
+
+void gw_check_limit(struct conf *c, void *object)
+{
+	struct gw_limit *limit = object;
+	struct limits_rule rule;
+	const char *complaint;
+
+	if (limit->key.part_count == 0 || limit->limit == 0 || limit->window_s == 0)
+		return; /* said already */
+	complaint = limits_rule_init(&rule, STR("x"), &limit->key, limit->limit, limit->window_s,
+				     limit->burst);
+	if (complaint)
+		conf_error(c, "%s", complaint);
+}
+
+void gw_check_endpoint(struct conf *c, void *object)
+{
+	struct gw_endpoint *e = object;
+
+	if (e->address.len && e->address.sa.sa_family != AF_UNIX && net_port(&e->address) == 0)
+		conf_error_at(c, "address", "must have a port");
+}
+
+void gw_check_service(struct conf *c, void *object)
+{
+	struct gw_service *service = object;
+
+	if (!conf_has(c, "discover") && !conf_has(c, "endpoints"))
+		conf_error(c, "must have \"discover\" or \"endpoints\"");
+	else if (conf_has(c, "discover") && conf_has(c, "endpoints"))
+		conf_error(c, "must have \"discover\" or \"endpoints\", not both");
+	if (service->protocol != 0)
+		conf_error_at(c, "protocol",
+			      "is not supported by this version yet, but for "
+			      "\"http/1.1\"");
+}
+
+void gw_check_version(struct conf *c, void *object)
+{
+	struct gw_version *v = object;
+
+	if (v->enforce_sunset && !conf_has(c, "sunset"))
+		conf_error_at(c, "enforce_sunset", "needs a \"sunset\"");
+	if (v->deprecated_ms && v->sunset_ms && v->sunset_ms < v->deprecated_ms)
+		conf_error_at(c, "sunset", "must not be before \"deprecated\"");
+}
+
+void gw_check_redirect(struct conf *c, void *object)
+{
+	struct gw_redirect *redirect = object;
+
+	if (redirect->status == 304 || redirect->status == 305 || redirect->status == 306)
+		conf_error_at(c, "status", "must be 301, 302, 303, 307 or 308, not %u",
+			      redirect->status);
+}
+
+static void check_target(struct conf *c, const struct gw_route *route)
+{
+	static const char *const targets[] = { "service", "split", "respond", "redirect" };
+	unsigned given = 0;
+	uint64_t weights = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(targets); i++)
+		given += conf_has(c, targets[i]);
+	if (given != 1)
+		conf_error(c,
+			   "must have one of \"service\", \"split\", \"respond\" and "
+			   "\"redirect\"%s",
+			   given ? ", not several" : "");
+	for (size_t i = 0; i < route->split_count; i++)
+		weights += route->split[i].weight;
+	if (route->split_count && weights == 0)
+		conf_error_at(c, "split", "must have a weight above 0");
+}
+
+void gw_check_route(struct conf *c, void *object)
+{
+	struct gw_route *route = object;
+
+	check_target(c, route);
+	if (conf_has(c, "require") && !conf_has(c, "auth"))
+		conf_error_at(c, "require", "needs \"auth\"");
+	if (!conf_has(c, "rewrite_prefix"))
+		return;
+	if (route->match.path.p && !str_ends(route->match.path, STR("/*")))
+		conf_error_at(c, "rewrite_prefix", "needs a path that is a prefix (\"/x/*\")");
+	if (!conf_has(c, "service") && !conf_has(c, "split"))
+		conf_error_at(c, "rewrite_prefix", "needs a \"service\" or \"split\"");
+}
+
+/* --- names that refer to other parts ------------------------------------------------------- */
+
+struct name_node {
+	struct hmap_node node;
+	struct str name;
+	size_t index;
+};
+
+/* The named things of one kind. */
+struct names {
+	const char *kind; /* "service" */
+	struct hmap map;
+	struct name_node *nodes;
+	size_t count;
+};
+
+static bool names_init(struct names *n, struct conf *c, const char *kind, size_t room)
+{
+	*n = (struct names) { .kind = kind };
+	n->nodes = arena_array(conf_arena(c), struct name_node, room + 1);
+	return n->nodes != NULL;
+}
+
+static struct name_node *names_find(const struct names *n, struct str name)
+{
+	for (struct hmap_node *node = hmap_first(&n->map, hash_str(name)); node;
+	     node = hmap_next(node)) {
+		struct name_node *found = container_of(node, struct name_node, node);
+
+		if (str_eq(found->name, name))
+			return found;
+	}
+	return NULL;
+}
+
+/* The one that has the name already, or NULL. */
+static struct name_node *names_add(struct names *n, struct str name, size_t index)
+{
+	struct name_node *there = names_find(n, name), *fresh = &n->nodes[n->count];
+
+	if (there)
+		return there;
+	*fresh = (struct name_node) { .name = name, .index = index };
+	if (hmap_insert(&n->map, &fresh->node, hash_str(name)) == 0)
+		n->count++;
+	return NULL;
+}
+
+static const struct name_node *names_nearest(const struct names *n, struct str name)
+{
+	size_t best = CONF_NEAR(name.len) + 1;
+	const struct name_node *nearest = NULL;
+
+	for (size_t i = 0; i < n->count; i++) {
+		size_t distance = conf_distance(name, n->nodes[i].name);
+
+		if (distance < best) {
+			best = distance;
+			nearest = &n->nodes[i];
+		}
+	}
+	return nearest;
+}
+
+/* The index of the thing that `name` means, at the current place of the file; -1 after an error. */
+static ptrdiff_t names_resolve(const struct names *n, struct conf *c, struct str name)
+{
+	const struct name_node *found = names_find(n, name), *nearest;
+
+	if (found)
+		return (ptrdiff_t)found->index;
+	nearest = names_nearest(n, name);
+	conf_error(c, "there is no %s \"%s\"%s%s%s", n->kind, name.p,
+		   nearest ? "; did you mean \"" : "", nearest ? nearest->name.p : "",
+		   nearest ? "\"?" : "");
+	return -1;
+}
+
+/* All that the check of the whole file looks things up in. */
+struct check {
+	struct conf *c;
+	struct gw_conf *conf;
+	struct names auths, limits, services, routes, matches;
+};
+
+static void check_limits(struct check *k, const struct str *names, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!names[i].p)
+			continue; /* was no string */
+		conf_enter_index(k->c, "limits", i);
+		names_resolve(&k->limits, k->c, names[i]);
+		conf_leave(k->c);
+	}
+}
+
+static struct gw_service *resolve_service(struct check *k, struct str name)
+{
+	ptrdiff_t at = names_resolve(&k->services, k->c, name);
+
+	return at < 0 ? NULL : &k->conf->services[at];
+}
+
+static void resolve_route(struct check *k, struct gw_route *route)
+{
+	ptrdiff_t at;
+
+	if (route->auth.p) {
+		conf_enter(k->c, "auth");
+		at = names_resolve(&k->auths, k->c, route->auth);
+		route->auth_to = at < 0 ? NULL : &k->conf->auth[at];
+		conf_leave(k->c);
+	}
+	if (route->service.p) {
+		conf_enter(k->c, "service");
+		route->service_to = resolve_service(k, route->service);
+		conf_leave(k->c);
+	}
+	for (size_t i = 0; i < route->split_count; i++) {
+		if (!route->split[i].service.p)
+			continue;
+		conf_enter_index(k->c, "split", i);
+		conf_enter(k->c, "service");
+		route->split[i].to = resolve_service(k, route->split[i].service);
+		conf_leave(k->c);
+		conf_leave(k->c);
+	}
+	check_limits(k, route->limits, route->limits_count);
+}
+
+/* --- identity headers ---------------------------------------------------------------------- */
+
+/* A rule that writes a header in which services read the identity would forge it. */
+static void check_forged(struct check *k, const char *member, const struct conf_pair *pairs,
+			 size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		for (size_t j = 0; j < k->conf->auth_count; j++) {
+			const struct gw_auth *auth = &k->conf->auth[j];
+
+			for (size_t f = 0; f < auth->forward_count; f++) {
+				if (!str_ieq(pairs[i].name, auth->forward[f].value))
+					continue;
+				conf_enter_name(k->c, member, pairs[i].name);
+				conf_error(k->c, "is an identity header of auth.%s", auth->name.p);
+				conf_leave(k->c);
+			}
+		}
+	}
+}
+
+static void check_request_rules(struct check *k, const struct gw_transform *request)
+{
+	conf_enter(k->c, "request");
+	check_forged(k, "set", request->set, request->set_count);
+	check_forged(k, "add", request->add, request->add_count);
+	conf_leave(k->c);
+}
+
+/* --- routes that can never be reached ------------------------------------------------------ */
+
+static void write_words(struct buf *out, char kind, const struct str *words, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		buf_putc(out, kind);
+		buf_add(out, words[i]);
+		buf_putc(out, '\n');
+	}
+}
+
+static void write_pairs(struct buf *out, char kind, const struct conf_pair *pairs, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		buf_printf(out, "%c%.*s=%.*s\n", kind, STR_ARG(pairs[i].name),
+			   STR_ARG(pairs[i].value));
+}
+
+/* What two routes have in common when they match the same requests: the names in {} do not count.
+ */
+static void write_match(struct buf *out, const struct gw_match *match)
+{
+	bool in_name = false;
+
+	for (size_t i = 0; i < match->path.len; i++) {
+		in_name = in_name && match->path.p[i] != '}';
+		if (!in_name)
+			buf_putc(out, match->path.p[i]);
+		in_name = in_name || match->path.p[i] == '{';
+	}
+	buf_putc(out, '\n');
+	write_words(out, 'H', match->hosts, match->hosts_count);
+	write_words(out, 'M', match->methods, match->methods_count);
+	write_pairs(out, 'h', match->headers, match->headers_count);
+	write_pairs(out, 'c', match->cookies, match->cookies_count);
+	write_pairs(out, 'q', match->query, match->query_count);
+}
+
+static void check_reachable(struct check *k, const struct gw_route *route, size_t index)
+{
+	const struct name_node *there;
+	struct buf key;
+	struct str copy;
+
+	buf_init(&key, 1U << 20);
+	write_match(&key, &route->match);
+	copy = arena_str(conf_arena(k->c), buf_str(&key));
+	buf_fini(&key);
+	if (!copy.p || !route->match.path.p)
+		return;
+	there = names_add(&k->matches, copy, index);
+	if (there)
+		conf_error_at(k->c, "match",
+			      "is the same as that of routes[%zu], so this route is never reached",
+			      there->index);
+}
+
+/* --- the whole file ------------------------------------------------------------------------ */
+
+static void check_routes(struct check *k)
+{
+	for (size_t i = 0; i < k->conf->routes_count; i++) {
+		struct gw_route *route = &k->conf->routes[i];
+		const struct name_node *there;
+
+		conf_enter_index(k->c, "routes", i);
+		there = route->name.p ? names_add(&k->routes, route->name, i) : NULL;
+		if (there)
+			conf_error_at(k->c, "name", "\"%s\" is the name of routes[%zu] already",
+				      route->name.p, there->index);
+		resolve_route(k, route);
+		check_request_rules(k, &route->request);
+		check_reachable(k, route, i);
+		conf_leave(k->c);
+	}
+}
+
+static void check_listeners(struct check *k)
+{
+	const struct gw_conf *conf = k->conf;
+
+	for (size_t i = 0; i < conf->listeners_count; i++) {
+		const struct net_addr *bind = &conf->listeners[i].bind;
+
+		conf_enter_index(k->c, "listeners", i);
+		for (size_t j = 0; bind->len && j < i; j++) {
+			if (net_addr_eq(bind, &conf->listeners[j].bind))
+				conf_error_at(k->c, "bind", "is that of listeners[%zu] already", j);
+		}
+		if (bind->len && conf->admin.bind.len && net_addr_eq(bind, &conf->admin.bind))
+			conf_error_at(k->c, "bind", "is that of \"admin\" already");
+		conf_leave(k->c);
+	}
+}
+
+static void check_services(struct check *k)
+{
+	for (size_t i = 0; i < k->conf->services_count; i++) {
+		struct gw_service *service = &k->conf->services[i];
+
+		service->index = i;
+		if (!service->discover.p || k->conf->registry)
+			continue;
+		conf_enter_name(k->c, "services", service->name);
+		conf_error_at(k->c, "discover", "needs a \"registry\"");
+		conf_leave(k->c);
+	}
+}
+
+static void fill_in(struct check *k)
+{
+	struct gw_conf *conf = k->conf;
+	const struct gw_defaults *d = &conf->defaults;
+	char host[65] = "";
+
+	if (!conf->instance.p) {
+		gethostname(host, sizeof(host) - 1);
+		conf->instance = arena_str(conf_arena(k->c), str_from(host[0] ? host : "gateway"));
+	}
+	for (size_t i = 0; i < conf->auth_count; i++) {
+		if (!conf->auth[i].realm.p)
+			conf->auth[i].realm = conf->domain;
+	}
+	conf->path_allow = (d->encoded_slash ? PATH_ALLOW_ENCODED_SLASH : 0U) |
+			   (d->backslash ? PATH_ALLOW_BACKSLASH : 0U) |
+			   (d->parameters ? PATH_ALLOW_PARAMETERS : 0U) |
+			   (d->nul ? PATH_ALLOW_NUL : 0U);
+	conf->rate_limit_keys = conf->rate_limit_store.keys;
+}
+
+static bool check_init(struct check *k)
+{
+	const struct gw_conf *conf = k->conf;
+
+	if (!names_init(&k->auths, k->c, "auth", conf->auth_count) ||
+	    !names_init(&k->limits, k->c, "rate limit", conf->rate_limits_count) ||
+	    !names_init(&k->services, k->c, "service", conf->services_count) ||
+	    !names_init(&k->routes, k->c, "route", conf->routes_count) ||
+	    !names_init(&k->matches, k->c, "match", conf->routes_count))
+		return false;
+	for (size_t i = 0; i < conf->auth_count; i++)
+		names_add(&k->auths, conf->auth[i].name, i);
+	for (size_t i = 0; i < conf->rate_limits_count; i++)
+		names_add(&k->limits, conf->rate_limits[i].name, i);
+	for (size_t i = 0; i < conf->services_count; i++)
+		names_add(&k->services, conf->services[i].name, i);
+	return true;
+}
+
+void gw_check_conf(struct conf *c, void *object)
+{
+	struct check k = { .c = c, .conf = object };
+
+	if (check_init(&k)) {
+		fill_in(&k);
+		check_listeners(&k);
+		check_services(&k);
+		conf_enter(c, "defaults");
+		check_limits(&k, k.conf->defaults.limits, k.conf->defaults.limits_count);
+		check_request_rules(&k, &k.conf->defaults.request);
+		conf_leave(c);
+		check_routes(&k);
+	} else {
+		conf_error(c, "out of memory");
+	}
+	hmap_fini(&k.auths.map);
+	hmap_fini(&k.limits.map);
+	hmap_fini(&k.services.map);
+	hmap_fini(&k.routes.map);
+	hmap_fini(&k.matches.map);
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rules between members of the gateway's configuration: the `check` callbacks of its rows. */
+#pragma once
+
+struct conf;
+
+void gw_check_listener(struct conf *c, void *object);
+void gw_check_auth(struct conf *c, void *object);
+void gw_check_limit_store(struct conf *c, void *object);
+void gw_check_limit(struct conf *c, void *object);
+void gw_check_endpoint(struct conf *c, void *object);
+void gw_check_service(struct conf *c, void *object);
+void gw_check_version(struct conf *c, void *object);
+void gw_check_redirect(struct conf *c, void *object);
+void gw_check_route(struct conf *c, void *object);
+/* The whole file: names that refer to other parts become pointers, derived members are filled in.
+ */
+void gw_check_conf(struct conf *c, void *object);
