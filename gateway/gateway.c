@@ -160,7 +160,11 @@ static struct worker_conf **make_confs(struct gateway *g, struct snapshot *snaps
 	struct worker_conf **confs = calloc(g->worker_count + 1, sizeof(struct worker_conf *));
 	struct err err;
 
-	for (unsigned i = 0; confs && i < g->worker_count; i++) {
+	if (!confs) {
+		conf_errors_add(errors, "", "out of memory");
+		return NULL;
+	}
+	for (unsigned i = 0; i < g->worker_count; i++) {
 		confs[i] = worker_conf_new(snapshot, &err);
 		if (confs[i])
 			continue;

@@ -79,9 +79,9 @@ void clock_http_date(char out[static CLOCK_HTTP_DATE_LEN + 1], uint64_t wall_ms)
 
 	gmtime_r(&seconds, &tm);
 	memcpy(out, "Day, 00 Mon 0000 00:00:00 GMT", CLOCK_HTTP_DATE_LEN + 1);
-	memcpy(out, days + tm.tm_wday * 3, 3);
+	memcpy(out, days + (size_t)tm.tm_wday * 3, 3);
 	two_digits(out + 5, tm.tm_mday);
-	memcpy(out + 8, months + tm.tm_mon * 3, 3);
+	memcpy(out + 8, months + (size_t)tm.tm_mon * 3, 3);
 	two_digits(out + 12, (tm.tm_year + 1900) / 100);
 	two_digits(out + 14, (tm.tm_year + 1900) % 100);
 	two_digits(out + 17, tm.tm_hour);

@@ -10,7 +10,7 @@
 #define LATENCY_WINDOW_MS 10000 /* over which an old latency fades */
 #define RETRY_EARNED      200   /* thousandths per request: 20 % */
 #define RETRY_COST        1000
-#define RETRY_MAX         (100 * RETRY_COST)
+#define RETRY_MAX         (100UL * RETRY_COST)
 #define RETRY_START       (10 * RETRY_COST)
 
 struct service *service_new(struct worker *w, struct str name)
