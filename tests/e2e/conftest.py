@@ -14,6 +14,7 @@ import client
 import identity
 import lab as lab_module
 import procs as procs_module
+import rig as rig_module
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 SERVICE = os.path.join(ROOT, "tests", "service", "service.py")
@@ -79,6 +80,12 @@ def build_directory():
 
 def is_sanitized():
     return os.path.basename(build_directory()) in ("asan", "tsan")
+
+
+@pytest.fixture(scope="session")
+def shown_groups():
+    """Process groups whose logs a failing test shows."""
+    return _shown
 
 
 @pytest.fixture(scope="session")
@@ -179,3 +186,58 @@ def start_service():
         return ServiceHandle(proc, "127.0.0.1", int(match[1]), int(match[2]))
 
     return start
+
+
+@pytest.fixture(scope="module")
+def services(module_procs, start_service):
+    """Two instances of one service, echo-a and echo-b, on loopback."""
+    return [start_service(module_procs, "echo", f"echo-{letter}") for letter in "ab"]
+
+
+@pytest.fixture(scope="module")
+def make_rig(module_procs, program, authority, services):
+    def make(directory, group=None):
+        endpoints = [f"{service.address}:{service.port}" for service in services]
+        return rig_module.Rig(
+            directory, group or module_procs, program("gatewayd"), authority, endpoints
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory, make_rig):
+    """One gateway for a whole test file, before the two instances of `services`."""
+    return make_rig(tmp_path_factory.mktemp("rig")).start()
+
+
+@pytest.fixture
+def registry(tmp_path, procs, program):
+    """A real registryd on loopback."""
+    return rig_module.Registry(tmp_path, procs, program("registryd")).start()
+
+
+# --- what several test files say about answers ------------------------------------------------
+
+
+def seen(services):
+    """All requests that the services received since forget()."""
+    return [request for service in services for request in service.requests()]
+
+
+def headers_of(answer):
+    """The headers that the answering service received: {lower-case name: [values]}."""
+    found = {}
+    for name, value in answer.json()["headers"]:
+        found.setdefault(name.lower(), []).append(value)
+    return found
+
+
+def assert_problem(answer, status):
+    """The answer is the gateway's own error document; returns it."""
+    assert answer.status == status, answer
+    assert answer.first("Content-Type") == "application/problem+json", answer
+    document = answer.json()
+    assert document["status"] == status
+    assert document["title"] and document["detail"] and document["request_id"]
+    return document

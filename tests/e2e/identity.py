@@ -42,9 +42,9 @@ class Authority:
             *("-keyout", self.key, "-out", self.certificate),
         )
 
-    def issue(self, name, dns_names, kind="ec"):
+    def issue(self, name, dns_names, kind="ec", directory=None):
         """Writes name.crt and name.key; returns their paths."""
-        base = os.path.join(self.directory, name)
+        base = os.path.join(directory or self.directory, name)
         key_options = {
             "ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
             "rsa": ("-newkey", "rsa:2048"),
