@@ -538,7 +538,7 @@ static enum jwt_result check_claims(const struct jwt_rules *rules, const json_t 
 {
 	enum jwt_result result;
 	struct identity *id;
-	int64_t expires_s;
+	int64_t expires_s = 0;
 
 	result = check_parties(rules, claims);
 	if (result == JWT_OK)

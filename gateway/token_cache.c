@@ -69,7 +69,7 @@ void token_cache_free(struct token_cache **c)
 struct token_key token_cache_key(const struct token_cache *c, uint64_t fingerprint,
 				 struct str token)
 {
-	struct token_key key;
+	struct token_key key = { 0 };
 
 	for (size_t i = 0; i < 2; i++)
 		key.hash[i] = hash_mix64(hash_sip13(&c->keys[i], token.p, token.len) ^

@@ -1,6 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/conf.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -8,21 +6,12 @@
 #include <sys/stat.h>
 
 #include "lib/cleanup.h"
+#include "lib/conf_impl.h"
 #include "lib/json.h"
 
-#define CONF_MAX_DEPTH  32
 #define CONF_MAX_ERRORS 200
 #define CONF_MAX_FILE   (64U << 20)
 #define CONF_MAX_SECRET (1U << 20)
-
-struct conf {
-	struct arena *arena;
-	struct conf_errors *errors;
-	const json_t *object; /* the one whose rows or check are being worked on */
-	struct buf path;
-	size_t marks[CONF_MAX_DEPTH];
-	size_t depth;
-};
 
 struct arena *conf_arena(struct conf *c)
 {
@@ -117,6 +106,12 @@ void conf_enter(struct conf *c, const char *member)
 static void path_add_index(struct conf *c, size_t index)
 {
 	buf_printf(&c->path, "[%zu]", index);
+}
+
+void conf_enter_item(struct conf *c, size_t index)
+{
+	path_push(c);
+	path_add_index(c, index);
 }
 
 void conf_enter_index(struct conf *c, const char *member, size_t index)
@@ -402,34 +397,9 @@ static void set_count(const struct conf_row *row, void *out, size_t count)
 	memcpy((char *)out + row->count_offset, &count, sizeof(count));
 }
 
-static size_t get_count(const struct conf_row *row, const void *in)
-{
-	size_t count;
-
-	memcpy(&count, (const char *)in + row->count_offset, sizeof(count));
-	return count;
-}
-
 static void set_pointer(const struct conf_row *row, void *out, void *p)
 {
 	memcpy(field_of(row, out), &p, sizeof(p));
-}
-
-static void *get_pointer(const struct conf_row *row, const void *in)
-{
-	void *p;
-
-	memcpy(&p, (const char *)in + row->offset, sizeof(p));
-	return p;
-}
-
-static void int_range(const struct conf_row *row, int64_t *min, int64_t *max)
-{
-	*min = row->min;
-	*max = row->max;
-	/* No range: what surely fits, signed or not. */
-	if (row->min == 0 && row->max == 0)
-		*max = row->size >= 8 ? INT64_MAX : (1LL << (8 * row->size - 1)) - 1;
 }
 
 static void read_int(struct conf *c, const struct conf_row *row, void *out, const json_t *value)
@@ -438,7 +408,7 @@ static void read_int(struct conf *c, const struct conf_row *row, void *out, cons
 
 	if (!must_be(c, value, json_is_integer(value), "an integer"))
 		return;
-	int_range(row, &min, &max);
+	conf_row_range(row, &min, &max);
 	if (v < min || v > max) {
 		conf_error(c, "must be %lld..%lld, not %lld", (long long)min, (long long)max,
 			   (long long)v);
@@ -574,8 +544,7 @@ static void read_list(struct conf *c, const struct conf_row *row, void *out, con
 	{
 		void *at = items + i * size;
 
-		path_push(c);
-		path_add_index(c, i);
+		conf_enter_item(c, i);
 		if (row->type == CONF_TYPE_STRINGS)
 			read_string(c, row, item, at);
 		else if (row->type == CONF_TYPE_PREFIXES)
@@ -826,375 +795,4 @@ int conf_load(void *out, const struct conf_object *root, const char *file, struc
 		return -EINVAL;
 	}
 	return conf_load_text(out, root, str_of(text, len), a, errors);
-}
-
-/* --- reload -------------------------------------------------------------------------------- */
-
-static bool values_equal(const struct conf_row *row, const void *a, const void *b);
-
-static bool strings_equal(const void *a, const void *b)
-{
-	struct str x, y;
-
-	memcpy(&x, a, sizeof(x));
-	memcpy(&y, b, sizeof(y));
-	return !x.p == !y.p && str_eq(x, y);
-}
-
-static bool objects_equal(const struct conf_object *object, const void *a, const void *b)
-{
-	for (const struct conf_row *row = object->rows; row->name; row++) {
-		if (!values_equal(row, a, b))
-			return false;
-	}
-	return true;
-}
-
-static bool items_equal(const struct conf_row *row, const char *a, const char *b, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		const struct net_prefix *p = (const void *)a, *q = (const void *)b;
-
-		if (row->type == CONF_TYPE_PREFIXES) {
-			if (p[i].bits != q[i].bits || memcmp(p[i].bytes, q[i].bytes, 16) != 0)
-				return false;
-		} else if (row->type == CONF_TYPE_STRINGS) {
-			if (!strings_equal(a + i * sizeof(struct str), b + i * sizeof(struct str)))
-				return false;
-		} else if (row->type == CONF_TYPE_PAIRS) {
-			size_t at = i * sizeof(struct conf_pair);
-			size_t value_at = at + offsetof(struct conf_pair, value);
-
-			if (!strings_equal(a + at, b + at) ||
-			    !strings_equal(a + value_at, b + value_at))
-				return false;
-		} else {
-			size_t at = i * row->object->size;
-			size_t name_at = at + row->object->name_offset;
-
-			if (!objects_equal(row->object, a + at, b + at) ||
-			    (row->type == CONF_TYPE_MAP &&
-			     !strings_equal(a + name_at, b + name_at)))
-				return false;
-		}
-	}
-	return true;
-}
-
-static bool values_equal(const struct conf_row *row, const void *a, const void *b)
-{
-	const char *x = (const char *)a + row->offset, *y = (const char *)b + row->offset;
-	const void *px, *py;
-
-	switch (row->type) {
-	case CONF_TYPE_STRING:
-		return strings_equal(x, y);
-	case CONF_TYPE_OBJECT:
-		return objects_equal(row->object, x, y);
-	case CONF_TYPE_OPTIONAL:
-		px = get_pointer(row, a);
-		py = get_pointer(row, b);
-		return !px == !py && (!px || objects_equal(row->object, px, py));
-	case CONF_TYPE_STRINGS:
-	case CONF_TYPE_PREFIXES:
-	case CONF_TYPE_PAIRS:
-	case CONF_TYPE_ARRAY:
-	case CONF_TYPE_MAP:
-		return get_count(row, a) == get_count(row, b) &&
-		       items_equal(row, get_pointer(row, a), get_pointer(row, b),
-				   get_count(row, a));
-	case CONF_TYPE_ADDRESS: {
-		struct net_addr m, n;
-
-		memcpy(&m, x, sizeof(m));
-		memcpy(&n, y, sizeof(n));
-		return m.len == n.len && (m.len == 0 || net_addr_eq(&m, &n));
-	}
-	case CONF_TYPE_UNSUPPORTED:
-	case CONF_TYPE_END:
-		return true;
-	default:
-		return memcmp(x, y, row->size) == 0;
-	}
-}
-
-static void check_object_reload(struct conf *c, const struct conf_object *object, const void *a,
-				const void *b)
-{
-	for (const struct conf_row *row = object->rows; row->name; row++) {
-		conf_enter(c, row->name);
-		if ((row->flags & CONF_FIXED) && !values_equal(row, a, b)) {
-			conf_error(c, "cannot change while running; restart to change it");
-		} else if ((row->flags & CONF_FIXED_COUNT) &&
-			   get_count(row, a) != get_count(row, b)) {
-			conf_error(c, "cannot have more or fewer items while running; restart to "
-				      "change it");
-		} else if (row->type == CONF_TYPE_OBJECT) {
-			check_object_reload(c, row->object, (const char *)a + row->offset,
-					    (const char *)b + row->offset);
-		} else if (row->type == CONF_TYPE_OPTIONAL) {
-			const void *pa = get_pointer(row, a), *pb = get_pointer(row, b);
-
-			if (pa && pb)
-				check_object_reload(c, row->object, pa, pb);
-		} else if (row->type == CONF_TYPE_ARRAY || row->type == CONF_TYPE_MAP) {
-			size_t both = MIN(get_count(row, a), get_count(row, b));
-			const char *pa = get_pointer(row, a), *pb = get_pointer(row, b);
-
-			for (size_t i = 0; i < both; i++) {
-				path_push(c);
-				path_add_index(c, i);
-				check_object_reload(c, row->object, pa + i * row->object->size,
-						    pb + i * row->object->size);
-				conf_leave(c);
-			}
-		}
-		conf_leave(c);
-	}
-}
-
-int conf_check_reload(const struct conf_object *root, const void *running, const void *fresh,
-		      struct conf_errors *errors)
-{
-	struct conf c = { .errors = errors };
-	size_t errors_before = errors->count;
-
-	buf_init(&c.path, 4096);
-	check_object_reload(&c, root, running, fresh);
-	buf_fini(&c.path);
-	return errors->count == errors_before ? 0 : -EINVAL;
-}
-
-/* --- schema and help ----------------------------------------------------------------------- */
-
-static json_t *object_schema(const struct conf_object *object, bool is_root);
-
-/* "string", or ["string", "null"] where null is allowed. */
-static void schema_set_type(json_t *s, const struct conf_row *row, const char *type)
-{
-	if (row->flags & CONF_NULL)
-		json_object_set_new(s, "type", json_pack("[ss]", type, "null"));
-	else
-		json_object_set_new(s, "type", json_string(type));
-}
-
-static void schema_set_range(json_t *s, const struct conf_row *row)
-{
-	int64_t min, max;
-
-	int_range(row, &min, &max);
-	json_object_set_new(s, "minimum", json_integer(min));
-	if (row->max)
-		json_object_set_new(s, "maximum", json_integer(max));
-}
-
-static json_t *string_schema(const struct conf_row *row)
-{
-	json_t *s = json_pack("{ss}", "type", "string");
-
-	if (!(row->flags & CONF_EMPTY_OK))
-		json_object_set_new(s, "minLength", json_integer(1));
-	return s;
-}
-
-static void schema_set_items(json_t *s, const struct conf_row *row)
-{
-	bool is_list = row->type == CONF_TYPE_STRINGS || row->type == CONF_TYPE_PREFIXES ||
-		       row->type == CONF_TYPE_ARRAY;
-	json_t *item = row->object ? object_schema(row->object, false) : string_schema(row);
-
-	schema_set_type(s, row, is_list ? "array" : "object");
-	json_object_set_new(s, is_list ? "items" : "additionalProperties", item);
-	if ((row->flags & CONF_REQUIRED) && !(row->flags & CONF_EMPTY_OK))
-		json_object_set_new(s, is_list ? "minItems" : "minProperties", json_integer(1));
-	if (row->max)
-		json_object_set_new(s, is_list ? "maxItems" : "maxProperties",
-				    json_integer(row->max));
-}
-
-static void schema_set_enum(json_t *s, const struct conf_row *row)
-{
-	json_t *words = json_array();
-
-	for (int i = 0; row->choices[i]; i++)
-		json_array_append_new(words, json_string(row->choices[i]));
-	if (row->flags & CONF_NULL)
-		json_array_append_new(words, json_null());
-	json_object_set_new(s, "enum", words);
-}
-
-static void schema_set_nested(json_t *s, const struct conf_row *row)
-{
-	json_t *nested = object_schema(row->object, false);
-
-	json_object_update(s, nested);
-	json_decref(nested);
-	schema_set_type(s, row, "object");
-}
-
-static void schema_set_custom(json_t *s, const struct conf_row *row)
-{
-	json_t *custom = row->schema ? json_loads(row->schema, 0, NULL) : NULL;
-
-	if (custom)
-		json_object_update(s, custom);
-	json_decref(custom);
-}
-
-static json_t *row_schema(const struct conf_row *row)
-{
-	json_t *s = json_object();
-	json_t *def;
-
-	switch (row->type) {
-	case CONF_TYPE_BOOL:
-		schema_set_type(s, row, "boolean");
-		break;
-	case CONF_TYPE_INT:
-		schema_set_type(s, row, "integer");
-		schema_set_range(s, row);
-		break;
-	case CONF_TYPE_DOUBLE:
-		schema_set_type(s, row, "number");
-		if (row->min || row->max)
-			schema_set_range(s, row);
-		break;
-	case CONF_TYPE_STRING:
-	case CONF_TYPE_ADDRESS:
-		schema_set_type(s, row, "string");
-		if (!(row->flags & CONF_EMPTY_OK))
-			json_object_set_new(s, "minLength", json_integer(1));
-		break;
-	case CONF_TYPE_ENUM:
-		schema_set_enum(s, row);
-		break;
-	case CONF_TYPE_STRINGS:
-	case CONF_TYPE_PREFIXES:
-	case CONF_TYPE_PAIRS:
-	case CONF_TYPE_ARRAY:
-	case CONF_TYPE_MAP:
-		schema_set_items(s, row);
-		break;
-	case CONF_TYPE_OBJECT:
-	case CONF_TYPE_OPTIONAL:
-		schema_set_nested(s, row);
-		break;
-	case CONF_TYPE_CUSTOM:
-		schema_set_custom(s, row);
-		break;
-	case CONF_TYPE_UNSUPPORTED:
-		json_object_set_new(s, "type", json_string("null"));
-		break;
-	case CONF_TYPE_END:
-	default:
-		break;
-	}
-	if (row->help)
-		json_object_set_new(s, "description", json_string(row->help));
-	def = row->def ? json_loads(row->def, JSON_DECODE_ANY, NULL) : NULL;
-	if (def)
-		json_object_set_new(s, "default", def);
-	return s;
-}
-
-static json_t *object_schema(const struct conf_object *object, bool is_root)
-{
-	json_t *properties = json_object(), *required = json_array();
-	json_t *s = json_pack("{ss}", "type", "object");
-
-	if (is_root)
-		json_object_set_new(properties, "$schema", json_pack("{ss}", "type", "string"));
-	for (const struct conf_row *row = object->rows; row->name; row++) {
-		if (row->type == CONF_TYPE_UNSUPPORTED && !(row->flags & CONF_NULL))
-			continue;
-		json_object_set_new(properties, row->name, row_schema(row));
-		if (row->flags & CONF_REQUIRED)
-			json_array_append_new(required, json_string(row->name));
-	}
-	json_object_set_new(s, "properties", properties);
-	json_object_set_new(s, "patternProperties", json_pack("{s{}}", "^//"));
-	json_object_set_new(s, "additionalProperties", json_false());
-	if (json_array_size(required))
-		json_object_set(s, "required", required);
-	json_decref(required);
-	return s;
-}
-
-void conf_schema_json(const struct conf_object *root, const char *title, struct buf *out)
-{
-	CLEANUP(cleanup_free) char *text = NULL;
-	json_t *s = json_pack("{ssss}", "$schema", "https://json-schema.org/draft/2020-12/schema",
-			      "title", title);
-	json_t *object = object_schema(root, true);
-
-	json_object_update(s, object);
-	json_decref(object);
-	text = json_dumps(s, JSON_INDENT(2));
-	json_decref(s);
-	if (text) {
-		buf_addz(out, text);
-		buf_putc(out, '\n');
-	}
-}
-
-static const char *const type_names[] = {
-	[CONF_TYPE_BOOL] = "true or false",
-	[CONF_TYPE_INT] = "integer",
-	[CONF_TYPE_DOUBLE] = "number",
-	[CONF_TYPE_STRING] = "string",
-	[CONF_TYPE_ENUM] = "one of",
-	[CONF_TYPE_STRINGS] = "list of strings",
-	[CONF_TYPE_PAIRS] = "strings by name",
-	[CONF_TYPE_OBJECT] = "object",
-	[CONF_TYPE_OPTIONAL] = "object",
-	[CONF_TYPE_ARRAY] = "list of objects",
-	[CONF_TYPE_MAP] = "objects by name",
-	[CONF_TYPE_ADDRESS] = "address",
-	[CONF_TYPE_PREFIXES] = "list of networks",
-	[CONF_TYPE_CUSTOM] = "value",
-};
-
-static void help_row(const struct conf_row *row, const char *path, struct buf *out)
-{
-	int64_t min, max;
-
-	buf_printf(out, "%s\n    %s", path, type_names[row->type]);
-	if (row->type == CONF_TYPE_ENUM) {
-		for (int i = 0; row->choices[i]; i++)
-			buf_printf(out, "%s%s", i ? ", " : " ", row->choices[i]);
-	} else if (row->type == CONF_TYPE_INT && row->max) {
-		int_range(row, &min, &max);
-		buf_printf(out, " %lld..%lld", (long long)min, (long long)max);
-	}
-	if (row->flags & CONF_REQUIRED)
-		buf_addz(out, "; required");
-	if (row->def)
-		buf_printf(out, "; default %s", row->def);
-	if (row->flags & CONF_FIXED)
-		buf_addz(out, "; restart to change");
-	if (row->help)
-		buf_printf(out, "\n    %s", row->help);
-	buf_putc(out, '\n');
-}
-
-static void help_object(const struct conf_object *object, const char *prefix, struct buf *out)
-{
-	for (const struct conf_row *row = object->rows; row->name; row++) {
-		char path[512];
-
-		if (row->type == CONF_TYPE_UNSUPPORTED)
-			continue;
-		snprintf(path, sizeof(path), "%s%s%s%s", prefix, prefix[0] ? "." : "", row->name,
-			 row->type == CONF_TYPE_ARRAY ? "[]"
-			 : row->type == CONF_TYPE_MAP ? ".NAME"
-						      : "");
-		help_row(row, path, out);
-		if (row->object)
-			help_object(row->object, path, out);
-	}
-}
-
-void conf_help(const struct conf_object *root, struct buf *out)
-{
-	help_object(root, "", out);
 }

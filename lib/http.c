@@ -111,7 +111,7 @@ bool http_is_field_value(struct str s)
 
 static bool is_port(struct str s)
 {
-	uint64_t port;
+	uint64_t port = 0;
 
 	return s.len == 0 || (str_u64(s, &port) && port <= UINT16_MAX && s.len <= 5);
 }

@@ -449,6 +449,7 @@ static int load_certificate(SSL_CTX *ctx, const struct tls_certificate *c, struc
 static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_options *o,
 			    const struct tls_certificate *certificate, struct err *err)
 {
+	char groups[] = "X25519:P-256:P-384"; /* OpenSSL's macro takes no const */
 	SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
 
 	if (!ctx) {
@@ -468,7 +469,7 @@ static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_option
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_num_tickets(ctx, 1);
 	SSL_CTX_set_cipher_list(ctx, "ECDHE+AESGCM:ECDHE+CHACHA20");
-	SSL_CTX_set1_groups_list(ctx, "X25519:P-256:P-384");
+	SSL_CTX_set1_groups_list(ctx, groups);
 	SSL_CTX_set_client_hello_cb(ctx, on_client_hello, s);
 	if (s->alpn_len)
 		SSL_CTX_set_alpn_select_cb(ctx, on_alpn, s);
