@@ -145,6 +145,18 @@ int http_base_parse(struct http_base *out, struct str url, bool may_resolve, str
 	return 0;
 }
 
+void http_encode(struct buf *out, struct str text)
+{
+	for (size_t i = 0; i < text.len; i++) {
+		unsigned char c = (unsigned char)text.p[i];
+
+		if (isalnum(c) || c == '-' || c == '.' || c == '_' || c == '~')
+			buf_putc(out, (char)c);
+		else
+			buf_printf(out, "%%%02X", c);
+	}
+}
+
 /* --- kept connections
  * ----------------------------------------------------------------------------- */
 

@@ -30,6 +30,9 @@ struct http_base {
  * -EINVAL, -EHOSTUNREACH with the sentence in err. */
 int http_base_parse(struct http_base *out, struct str url, bool may_resolve, struct err *err);
 
+/* Appends a path segment or query value, everything but letters, digits, "-._~" as %XX. */
+void http_encode(struct buf *out, struct str text);
+
 #define HTTP_NO_TIMEOUT UINT32_MAX
 
 struct http_result {

@@ -474,6 +474,17 @@ static void parses_base_urls(void **state)
 	}
 }
 
+static void encodes_path_segments(void **state)
+{
+	struct buf b;
+
+	(void)state;
+	buf_init(&b, 0);
+	http_encode(&b, str_of("h:80/a b%~\0", 11));
+	assert_true(str_eq(buf_str(&b), STR("h%3A80%2Fa%20b%25~%00")));
+	buf_fini(&b);
+}
+
 static void handle(struct http_request *req, void *arg)
 {
 	(void)arg;
@@ -530,6 +541,7 @@ int main(void)
 		cmocka_unit_test(cancels_at_any_time),
 		cmocka_unit_test(sends_nothing_that_could_split_a_request),
 		cmocka_unit_test(parses_base_urls),
+		cmocka_unit_test(encodes_path_segments),
 		cmocka_unit_test(fetches_synchronously),
 	};
 
