@@ -167,7 +167,7 @@ static ssize_t ask(struct neigh *n, struct request *r, char *answer, size_t size
 	return len;
 }
 
-static const struct rtattr *find(const struct nlmsghdr *head, size_t body_len, uint16_t type)
+static const struct rtattr *find(struct nlmsghdr *head, size_t body_len, uint16_t type)
 {
 	const char *base = (const char *)NLMSG_DATA(head) + NLMSG_ALIGN(body_len);
 	const struct rtattr *attribute = (const struct rtattr *)(const void *)base;
@@ -187,7 +187,7 @@ static const struct rtattr *find(const struct nlmsghdr *head, size_t body_len, u
 	return NULL;
 }
 
-static bool copy(const struct nlmsghdr *head, size_t body_len, uint16_t type, void *out, size_t len)
+static bool copy(struct nlmsghdr *head, size_t body_len, uint16_t type, void *out, size_t len)
 {
 	const struct rtattr *a = find(head, body_len, type);
 
@@ -202,7 +202,7 @@ static const char *ask_route(struct neigh *n, struct in_addr to, struct in_addr 
 			     uint32_t *ifindex)
 {
 	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO)));
-	const struct nlmsghdr *head = (const struct nlmsghdr *)(const void *)answer;
+	struct nlmsghdr *head = (struct nlmsghdr *)(void *)answer;
 	struct request r;
 	ssize_t len;
 
@@ -226,7 +226,7 @@ static const char *ask_route(struct neigh *n, struct in_addr to, struct in_addr 
 static uint16_t ask_neighbour(struct neigh *n, struct in_addr via, uint32_t ifindex, uint8_t mac[6])
 {
 	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO)));
-	const struct nlmsghdr *head = (const struct nlmsghdr *)(const void *)answer;
+	struct nlmsghdr *head = (struct nlmsghdr *)(void *)answer;
 	struct request r;
 	uint16_t state;
 
