@@ -4,6 +4,7 @@
 #include <openssl/evp.h>
 
 #include "lib/http_client.h"
+#include "registry/client.h"
 
 #define PIN_DIRECTORY      "/sys/fs/bpf/gatehouse"
 #define FLOWS_PER_CPU_MIN  1024
@@ -44,6 +45,15 @@ static const char *valid_path(struct str s)
 			return "must not contain spaces or control characters";
 	}
 	return NULL;
+}
+
+static const char *valid_app(struct str s)
+{
+	char lower[REG_APP_MAX + 1];
+
+	return reg_app_name(s, lower)
+		       ? NULL
+		       : "must be the name of an app: letters, digits, \".\", \"_\", \"-\"";
 }
 
 static const char *valid_url(struct str s)
@@ -250,7 +260,7 @@ static const struct conf_row vip_rows[] = {
 	  .def = "\"tcp\"", .help = "transport protocol" },
 	{ CONF_ENUM("encapsulation", struct nlb_conf_vip, encap, nlb_encap_names), .def = "\"gue\"",
 	  .help = "gue or ipip: tunnel to the gateway; l2: gateways on the same segment" },
-	{ CONF_STRING("discover", struct nlb_conf_vip, discover),
+	{ CONF_STRING("discover", struct nlb_conf_vip, discover), .valid = valid_app,
 	  .help = "app of the registry whose instances are the gateways" },
 	{ CONF_ARRAY("gateways", struct nlb_conf_vip, gateways, &gateway_object), .max = 1024,
 	  .help = "a fixed list of gateways" },

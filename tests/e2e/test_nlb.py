@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""nlbd, nlbctl and the decapsulation with real TCP through real namespaces."""
+
+import collections
+import json
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+import lab as lab_module
+from procs import wait_until
+
+pytestmark = pytest.mark.usefixtures("lab_possible")
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VIP = "203.0.113.10"
+NLB = "10.0.0.2"
+CLIENTS = [f"198.51.100.{n}" for n in range(10, 14)]
+HEALTH = {"type": "http", "port": 9443, "path": "/readyz", "interval_ms": 100, "timeout_ms": 100}
+
+
+class Chain:
+    """A client, one NLB, some gateways that echo, and the words to drive them."""
+
+    def __init__(self, lab, gateways=3, encapsulation="gue", health=None):
+        self.lab = lab
+        self.encapsulation = encapsulation
+        self.health = health or {**HEALTH, "rise": 2, "fall": 2}
+        self.client = lab.add_client("client", CLIENTS)
+        self.nlb = lab.add_host("nlb", NLB, transmits_from_xdp=True)
+        self.gateways = {}
+        self.echoes = {}
+        lab.route_vip(VIP, NLB)
+        for n in range(1, gateways + 1):
+            self.add_gateway(n)
+        self.config_path = self.write_config()
+        self.nlbd = None
+        self.starts = 0
+
+    def program(self, name):
+        return os.path.join(self.lab.build, name)
+
+    def add_gateway(self, n):
+        name = f"gw{n}"
+        host = self.lab.add_host(name, f"10.0.0.{10 + n}", vips=[VIP])
+        self.gateways[name] = host
+        self.set_health(name, 200)
+        host.run(self.program("nlbctl"), "decap", "attach", "eth0", "--source", NLB)
+        self.start_echo(name)
+
+    def start_echo(self, name):
+        argv = [sys.executable, "-B", os.path.join(HERE, "echo.py"), name, "443", "9443"]
+        echo = self.gateways[name].start(f"echo-{name}", [*argv, self.lab.path("health", name)])
+        echo.wait_log("listening")
+        self.echoes[name] = echo
+
+    def set_health(self, name, status):
+        with open(self.lab.path("health", name), "w", encoding="ascii") as file:
+            file.write(str(status))
+
+    def config(self, names=None, **changes):
+        vip = {
+            "name": "rider",
+            "address": VIP,
+            "port": 443,
+            "encapsulation": self.encapsulation,
+            "health": self.health,
+            "gateways": [
+                {"name": name, "address": self.gateways[name].address}
+                for name in (names or self.gateways)
+            ],
+        }
+        return {
+            "interface": "eth0",
+            "flows_per_cpu": 65536,
+            "hash_seed": "of the test",
+            "admin": {"bind": "127.0.0.1:9440", "socket": self.lab.path("run", "nlb.sock")},
+            "vips": [{**vip, **changes}],
+        }
+
+    def write_config(self, names=None, **changes):
+        return self.lab.write_json(self.config(names, **changes), "nlb.json")
+
+    def start_nlbd(self):
+        self.starts += 1  # each has a log of its own
+        argv = [self.program("nlbd"), "-c", self.config_path, "--log-level", "debug"]
+        self.nlbd = self.nlb.start(f"nlbd{self.starts}", argv)
+        self.nlbd.wait_log("forwarding 1 VIPs")
+
+    def start(self):
+        self.start_nlbd()
+        self.wait_up(len(self.gateways))
+
+    def nlbctl(self, *words, check=True):
+        socket = self.lab.path("run", "nlb.sock")
+        return self.nlb.run(self.program("nlbctl"), "-s", socket, "--json", *words, check=check)
+
+    def states(self):
+        return {g["name"]: g for g in json.loads(self.nlbctl("gateways"))}
+
+    def wait_state(self, name, state, timeout_s=5.0):
+        wait_until(
+            lambda: self.states()[name]["state"] == state, f"{name} is {state}", timeout_s, self.nlbd
+        )
+
+    def wait_up(self, count):
+        wait_until(
+            lambda: sum(g["state"] == "up" for g in self.states().values()) == count,
+            f"{count} gateways up",
+            5.0,
+            self.nlbd,
+        )
+
+    def connect(self, source=None):
+        return Talk(self.client.connect(VIP, 443, 3.0, source))
+
+    def spread(self, count):
+        """Opens and closes connections; which gateway took how many."""
+        taken = collections.Counter()
+        for i in range(count):
+            with self.connect(CLIENTS[i % len(CLIENTS)]) as talk:
+                assert talk.seen_address == CLIENTS[i % len(CLIENTS)]
+                taken[talk.gateway] += 1
+        return taken
+
+
+class Talk:
+    """One connection through the chain."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.lines = sock.makefile("rb")
+        self.gateway, self.seen_address = self.lines.readline().decode().split()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.lines.close()
+        self.sock.close()
+
+    def echoes(self, payload=b"x" * 100):
+        self.sock.sendall(payload + b"\n")
+        return self.lines.readline() == payload + b"\n"
+
+
+@pytest.fixture
+def make_chain(build):
+    with lab_module.Lab(build) as lab:
+        yield lambda **options: Chain(lab, **options)
+
+
+@pytest.mark.parametrize("encapsulation", ["gue", "ipip"])
+def test_connections_are_spread_and_answered_directly(make_chain, encapsulation):
+    chain = make_chain(encapsulation=encapsulation)
+    chain.start()
+    taken = chain.spread(90)
+    assert set(taken) == {"gw1", "gw2", "gw3"} and min(taken.values()) >= 10, taken
+
+    with chain.connect() as talk:
+        assert talk.echoes(b"y" * 50000), "full-size segments fit the tunnel"
+        taken[talk.gateway] += 1
+    states = chain.states()
+    assert {name: g["connections"] for name, g in states.items()} == dict(taken)
+    for name, gateway in states.items():
+        slots = gateway["slots"] * 3 / 65537
+        assert 0.99 < slots < 1.01, (name, gateway["slots"])
+        status = chain.gateways[name].run(
+            chain.program("nlbctl"), "--json", "decap", "status", "eth0"
+        )
+        packets = json.loads(status)["packets"]
+        assert packets[encapsulation] == gateway["packets"]
+        assert packets["stranger"] == packets["malformed"] == packets["not_local"] == 0
+
+    # The answers never pass the load balancer: its dropped and forwarded packets are all inbound.
+    status = json.loads(chain.nlbctl("status"))
+    assert sum(status["dropped"].values()) == 0
+    flows = json.loads(chain.nlbctl("flows"))
+    assert sum(f["flows"] for f in flows["flows"]) == flows["used"] == sum(taken.values())
+    assert sum(f["last_minute"] for f in flows["flows"]) == flows["used"]
+
+
+def test_failing_gateway_takes_no_new_connections(make_chain):
+    chain = make_chain()
+    chain.start()
+    chain.set_health("gw2", 503)
+    chain.wait_state("gw2", "down")
+    assert chain.states()["gw2"]["why"] == "answered 503"
+    assert "gw2" not in chain.spread(40)
+
+    chain.echoes["gw1"].kill()
+    killed_at = time.monotonic()
+    chain.wait_state("gw1", "down")
+    assert time.monotonic() - killed_at < 2
+    assert set(chain.spread(20)) == {"gw3"}
+
+    chain.set_health("gw2", 200)
+    chain.wait_state("gw2", "up")
+    assert set(chain.spread(40)) == {"gw2", "gw3"}
+    chain.echoes.pop("gw1")
+
+
+def test_all_gateways_unhealthy_means_all_are_used(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    for name in chain.gateways:
+        chain.set_health(name, 500)
+    for name in chain.gateways:
+        chain.wait_state(name, "down")
+    assert json.loads(chain.nlbctl("vips"))[0]["state"] == "panic"
+    assert "forwarding to all" in chain.nlbd.log()
+    assert set(chain.spread(30)) == {"gw1", "gw2"}
+
+
+def test_drained_gateway_keeps_its_connections(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    talks = [chain.connect(CLIENTS[i % 4]) for i in range(30)]
+    assert {talk.gateway for talk in talks} == {"gw1", "gw2"}
+    assert json.loads(chain.nlbctl("drain", "rider", "gw1")) == {"changed": True}
+    assert json.loads(chain.nlbctl("drain", "rider", "gw1")) == {"changed": False}
+    assert chain.states()["gw1"]["state"] == "draining"
+    assert set(chain.spread(20)) == {"gw2"}
+    assert all(talk.echoes() for talk in talks)
+
+    # It is remembered when nlbd is not.
+    chain.nlbd.stop()
+    chain.start_nlbd()
+    chain.wait_state("gw1", "draining")
+    chain.wait_state("gw2", "up")
+    assert all(talk.echoes() for talk in talks)
+    chain.nlbctl("undrain", "rider", "gw1")
+    assert set(chain.spread(30)) == {"gw1", "gw2"}
+    for talk in talks:
+        talk.close()
+    with pytest.raises(lab_module.LabError, match="no gateway .gw9."):
+        chain.nlbctl("drain", "rider", "gw9")
+
+
+def test_new_gateway_takes_its_share_and_no_connection_of_others(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    talks = [chain.connect(CLIENTS[i % 4]) for i in range(40)]
+    chain.add_gateway(3)
+    chain.write_config()
+    chain.nlbd.signal(signal.SIGHUP)
+    chain.nlbd.wait_log("reloaded")
+    chain.wait_up(3)
+    assert all(talk.echoes() for talk in talks)
+    assert "gw3" in chain.spread(40)
+    hits = sum(g["flow_hits"] for g in chain.states().values())
+    assert hits > 0, "some of those slots have moved, and the flow table knew"
+    for talk in talks:
+        talk.close()
+
+
+def test_forwarding_goes_on_without_nlbd_and_is_taken_over(make_chain):
+    chain = make_chain()
+    chain.start()
+    before = json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"][0]["id"]
+    talks = [chain.connect(CLIENTS[i % 4]) for i in range(20)]
+    chain.nlbd.kill()
+    assert all(talk.echoes() for talk in talks)
+    assert len(chain.spread(20)) == 3
+    pins = set(chain.nlb.run("ls", "/sys/fs/bpf/gatehouse/eth0").split())
+    assert {"prog", "link", "config", "vips4", "gateways", "rings", "flows"} <= pins
+
+    counted = sum(json.loads(chain.nlb.run("bpftool", "-j", "map", "dump", "pinned",
+                  "/sys/fs/bpf/gatehouse/eth0/flow_guard"))[0]["values"] != [] for _ in "1")
+    assert counted
+    # The client keeps sending while the next one starts: nothing may be lost or reset.
+    chain.start_nlbd()
+    for _ in range(20):
+        assert all(talk.echoes() for talk in talks)
+    chain.wait_up(3)
+    after = json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"][0]["id"]
+    assert after != before, "the program was replaced"
+    assert sum(g["connections"] for g in chain.states().values()) == 40, "counters live on"
+    assert json.loads(chain.nlbctl("flows"))["used"] == 40
+    for talk in talks:
+        talk.close()
+
+    chain.nlbd.stop()
+    chain.nlb.run(chain.program("nlbctl"), "detach", "eth0")
+    assert json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"] == []
+    assert chain.nlb.run("ls", "/sys/fs/bpf/gatehouse") == ""
+
+
+def test_bad_reload_changes_nothing(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    chain.lab.write_json({**chain.config(), "vipz": []}, "nlb.json")
+    chain.nlbd.signal(signal.SIGHUP)
+    chain.nlbd.wait_log("was not reloaded")
+    assert 'vipz: unknown member; did you mean "vips"?' in chain.nlbd.log()
+    with pytest.raises(lab_module.LabError, match="vipz"):
+        chain.nlbctl("reload")
+    chain.lab.write_json({**chain.config(), "interface": "eth1"}, "nlb.json")
+    with pytest.raises(lab_module.LabError, match="interface: cannot change while running"):
+        chain.nlbctl("reload")
+    assert set(chain.spread(20)) == {"gw1", "gw2"}
+    chain.write_config(["gw2"])
+    assert json.loads(chain.nlbctl("reload")) == {"reloaded": True}
+    assert set(chain.spread(20)) == {"gw2"}
+
+
+def test_change_of_a_mac_address_is_followed(make_chain):
+    chain = make_chain(gateways=1)
+    chain.start()
+    assert chain.spread(3) == {"gw1": 3}
+    host = chain.gateways["gw1"]
+    host.ip("link", "set", "eth0", "address", "02:00:00:00:99:01")
+    # As an operating system does that changes it: it says so to everybody.
+    host.run("ip", "neigh", "flush", "dev", "eth0")
+    chain.nlb.run("ip", "neigh", "replace", host.address, "lladdr", "02:00:00:00:99:01",
+                  "dev", "eth0", "nud", "reachable")
+    wait_until(
+        lambda: chain.states()["gw1"].get("next_hop_mac") == "02:00:00:00:99:01",
+        "the new MAC address",
+        1.0,
+    )
+    assert chain.spread(3) == {"gw1": 3}
+
+
+def test_wrong_starts_say_what_and_leave_nothing(make_chain):
+    chain = make_chain(gateways=1)
+    nlbd = chain.program("nlbd")
+
+    def refused(config, *words):
+        path = chain.lab.write_json(config, "wrong.json") if isinstance(config, dict) else config
+        with pytest.raises(lab_module.LabError) as caught:
+            chain.nlb.run(*words, nlbd, "-c", path)
+        assert "\n" not in str(caught.value), "one line"
+        # An interface that does not exist has no pins; the others must have none left.
+        assert chain.nlb.run("ls", "/sys/fs/bpf/gatehouse", check=False) == ""
+        return str(caught.value)
+
+    good = chain.config()
+    assert "/gone.json: cannot read it: No such file" in refused("/gone.json")
+    assert "nosuch0 does not exist" in refused({**good, "interface": "nosuch0"})
+    assert "CAP_BPF" in refused(good, "setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+
+    chain.nlb.ip("link", "set", "eth0", "mtu", "1300")
+    assert "MTU of 1300, too small" in refused(good)
+    chain.nlb.ip("link", "set", "eth0", "mtu", "1600")
+
+    chain.nlb.run("bpftool", "prog", "load", f"{chain.lab.build}/tests/bpf/pass.bpf.o", "/sys/fs/bpf/p")
+    chain.nlb.run("bpftool", "net", "attach", "xdpdrv", "pinned", "/sys/fs/bpf/p", "dev", "eth0")
+    assert "somebody else" in refused(good)
+    assert "xdp" in chain.nlb.ip("link", "show", "eth0"), "and theirs is still there"
+    chain.nlb.run("bpftool", "net", "detach", "xdpdrv", "dev", "eth0")
+
+    taken = chain.nlb.start("taken", [sys.executable, "-m", "http.server", "9440"])
+    chain.nlb.wait_port(9440, taken, "127.0.0.1")
+    assert "9440" in refused(good) and "in use" in refused(good)
+    taken.kill()
+    assert json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"] == []
