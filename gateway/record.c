@@ -255,18 +255,21 @@ static struct str cap(struct str s, size_t max)
 	return str_of(s.p, MIN(s.len, max));
 }
 
+/* "GET /api/search"; "-" where the head could not be read. */
 static void add_endpoint(struct json_writer *w, const struct request *r)
 {
 	char text[1024 + 32];
 	struct str method = cap(r->method, 16);
 	struct str path = cap(r->path.len ? r->path : r->raw_path, 1024);
-	size_t len = 0;
 
+	if (!method.len || !path.len) {
+		json_addz(w, "endpoint", "-");
+		return;
+	}
 	memcpy(text, method.p, method.len);
-	len += method.len;
-	text[len++] = ' ';
-	memcpy(text + len, path.p, path.len);
-	json_add_str(w, "endpoint", str_of(text, len + path.len));
+	text[method.len] = ' ';
+	memcpy(text + method.len + 1, path.p, path.len);
+	json_add_str(w, "endpoint", str_of(text, method.len + 1 + path.len));
 }
 
 static void add_timeline(struct json_writer *w, const struct request *r, uint64_t total_us)
