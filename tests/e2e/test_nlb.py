@@ -361,3 +361,114 @@ def test_wrong_starts_say_what_and_leave_nothing(make_chain):
     assert "9440" in refused(good) and "in use" in refused(good)
     taken.kill()
     assert json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"] == []
+
+
+def test_pool_follows_the_registry(make_chain):
+    chain = make_chain(health={"type": "tcp", "interval_ms": 100, "timeout_ms": 100, "fall": 2})
+    registry = chain.lab.add_host("registry", "10.0.0.9")
+    config = {
+        "bind": "10.0.0.9:8761",
+        "store": {"type": "memory", "snapshot": chain.lab.path("registry", "snapshot")},
+    }
+    path = chain.lab.write_json(config, "registry.json")
+
+    def start_registry():
+        proc = registry.start("registryd", [chain.program("registryd"), "-c", path])
+        registry.wait_port(8761, proc)
+        return proc
+
+    def call(method, target, document=None):
+        body = ["-d", json.dumps(document)] if document is not None else []
+        words = ["curl", "-sSf", "-X", method, "-H", "Content-Type: application/json", *body]
+        registry.run(*words, f"http://10.0.0.9:8761/v1/apps/Rider-Gateway/instances/{target}")
+
+    def register(name, weight=100):
+        address = chain.gateways[name].address
+        instance = {"address": address, "port": 443, "weight": weight, "lease_s": 60}
+        call("PUT", name, instance)
+
+    registryd = start_registry()
+    register("gw1")
+    register("gw2", weight=300)
+    document = chain.config(discover="rider-gateway")
+    del document["vips"][0]["gateways"]
+    document["registry"] = {"urls": ["http://10.0.0.9:8761"]}
+    chain.config_path = chain.lab.write_json(document, "nlb.json")
+    chain.start_nlbd()
+    wait_until(lambda: len(chain.states()) == 2, "both instances", 5.0, chain.nlbd)
+    chain.wait_up(2)
+    states = chain.states()
+    assert states["gw1"]["slots"] * 3 == pytest.approx(states["gw2"]["slots"], rel=0.01)
+    assert set(chain.spread(30)) == {"gw1", "gw2"}
+
+    register("gw3")
+    wait_until(lambda: "gw3" in chain.states(), "the new instance", 2.0)
+    chain.wait_up(3)
+    talks = [chain.connect(CLIENTS[i % 4]) for i in range(30)]
+    call("PUT", "gw2/status", {"status": "OUT_OF_SERVICE"})
+    chain.wait_state("gw2", "draining", 2.0)
+    assert set(chain.spread(30)) == {"gw1", "gw3"}
+    assert all(talk.echoes() for talk in talks), "its connections go on"
+    for talk in talks:
+        talk.close()
+
+    # Without a registry the pool stays as it was, also for an nlbd that has never reached one.
+    registryd.kill()
+    chain.nlbd.wait_log("registry: lost")
+    assert set(chain.spread(30)) == {"gw1", "gw3"}
+    chain.nlbd.stop()
+    chain.start_nlbd()
+    assert json.loads(chain.nlbctl("vips"))[0]["state"] == "waiting"
+    assert set(chain.spread(30)) == {"gw1", "gw3"}
+
+    start_registry()
+    chain.nlbd.wait_log("registry: connected", 15.0)
+    wait_until(lambda: len(chain.states()) == 3, "the pool again", 5.0)
+    chain.wait_state("gw1", "up")
+    call("DELETE", "gw1")
+    wait_until(lambda: "gw1" not in chain.states(), "the instance gone", 2.0)
+    assert set(chain.spread(20)) == {"gw3"}
+
+
+def test_admin_port_tells_and_changes_nothing(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    chain.spread(10)
+
+    def get(path, *words):
+        return chain.nlb.run("curl", "-sS", "-i", *words, f"http://127.0.0.1:9440{path}")
+
+    assert get("/healthz").startswith("HTTP/1.1 200")
+    assert get("/readyz").startswith("HTTP/1.1 200")
+    metrics = get("/metrics")
+    lines = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("gatehouse"))
+    connections = [lines[f'gatehouse_nlb_gateway_connections_total{{vip="rider",gateway="{name}"}}']
+                   for name in chain.gateways]
+    assert sum(map(int, connections)) == 10
+    assert lines['gatehouse_nlb_gateways{vip="rider",state="up"}'] == "2"
+    assert int(lines['gatehouse_nlb_unforwarded_packets_total{verdict="pass",reason="no_vip"}']) > 0
+    status = json.loads(get("/status").split("\n\n", 1)[1])
+    assert status["interface"] == "eth0" and status["vips"][0]["connections"] == 10
+
+    assert get("/drain?vip=rider&gateway=gw1", "-X", "POST").startswith("HTTP/1.1 403")
+    assert chain.states()["gw1"]["state"] == "up"
+    for name in chain.gateways:
+        chain.set_health(name, 500)
+        chain.wait_state(name, "down")
+    ready = get("/readyz")
+    assert ready.startswith("HTTP/1.1 503") and "vip=rider" in ready
+
+
+def test_runs_with_two_capabilities_and_can_still_work(make_chain):
+    chain = make_chain(gateways=2)
+    chain.start()
+    status = chain.nlb.run("cat", f"/proc/{chain.nlbd.pid}/status")
+    wanted = (1 << 39) | (1 << 12)  # CAP_BPF, CAP_NET_ADMIN
+    for line in status.splitlines():
+        if line.startswith(("CapPrm", "CapEff", "CapBnd")):
+            assert int(line.split()[1], 16) == wanted, line
+    # A change of the pool makes new maps, next hops are still asked for, packets still counted.
+    chain.set_health("gw1", 500)
+    chain.wait_state("gw1", "down")
+    assert set(chain.spread(20)) == {"gw2"}
+    assert json.loads(chain.nlbctl("flows"))["used"] >= 20
