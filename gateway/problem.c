@@ -14,6 +14,9 @@ void problem_send(struct request *r, unsigned status, enum request_reason reason
 		r->down->abort(r);
 		return;
 	}
+	/* Heads that could not be read never came to the stage that names requests. */
+	if (!r->request_id.len)
+		request_make_id(r);
 	buf_init(&body, 4096);
 	w = json_writer(&body);
 	json_open(&w, NULL, '{');

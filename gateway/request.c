@@ -6,6 +6,8 @@
 #include "gateway/stages/stages.h"
 #include "gateway/worker.h"
 #include "lib/clock.h"
+#include "lib/hash.h"
+#include "lib/hex.h"
 
 #define REQUEST_ARENA_CHUNK (4UL * 1024)
 #define REQUEST_ARENA_MAX   (512UL * 1024)
@@ -112,6 +114,28 @@ void request_free_idle(struct worker *w)
 		arena_fini(&idle->r.arena);
 		free(idle);
 	}
+}
+
+/* A random UUID, RFC 9562 5.4. */
+void request_make_id(struct request *r)
+{
+	char *id = arena_alloc(&r->arena, 36);
+	unsigned char bytes[16];
+	char *at = id;
+
+	if (!id)
+		return;
+	random_bytes(bytes, sizeof(bytes));
+	bytes[6] = (unsigned char)((bytes[6] & 0x0f) | 0x40);
+	bytes[8] = (unsigned char)((bytes[8] & 0x3f) | 0x80);
+	hex_put(&at, bytes, 4);
+	for (int i = 4; i < 10; i += 2) {
+		*at++ = '-';
+		hex_put(&at, bytes + i, 2);
+	}
+	*at++ = '-';
+	hex_put(&at, bytes + 10, 6);
+	r->request_id = str_of(id, 36);
 }
 
 void request_add_extra(struct request *r, struct str name, struct str value)

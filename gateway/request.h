@@ -175,6 +175,8 @@ void request_free(struct request *r);
 /* Frees the requests that the worker keeps for reuse. */
 void request_free_idle(struct worker *w);
 
+/* Gives it an id of its own; stays without one when out of memory. */
+void request_make_id(struct request *r);
 /* Adds a header to whatever response will be sent; dropped beyond REQUEST_EXTRA_FIELDS. */
 void request_add_extra(struct request *r, struct str name, struct str value);
 /* The client's Host without its port; compare case-insensitively. */

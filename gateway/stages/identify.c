@@ -4,6 +4,7 @@
 #include "gateway/stages/stages.h"
 #include "gateway/worker.h"
 #include "lib/hash.h"
+#include "lib/hex.h"
 
 #define REQUEST_ID_MAX 128
 
@@ -64,38 +65,6 @@ static bool is_request_id(struct str s)
 	return true;
 }
 
-static void put_hex(char **at, const unsigned char *bytes, size_t n)
-{
-	static const char digits[] = "0123456789abcdef";
-
-	for (size_t i = 0; i < n; i++) {
-		*(*at)++ = digits[bytes[i] >> 4];
-		*(*at)++ = digits[bytes[i] & 15];
-	}
-}
-
-/* A random UUID, RFC 9562 5.4. */
-static struct str new_request_id(struct request *r)
-{
-	char *id = arena_alloc(&r->arena, 36);
-	unsigned char bytes[16];
-	char *at = id;
-
-	if (!id)
-		return STR("");
-	random_bytes(bytes, sizeof(bytes));
-	bytes[6] = (unsigned char)((bytes[6] & 0x0f) | 0x40);
-	bytes[8] = (unsigned char)((bytes[8] & 0x3f) | 0x80);
-	put_hex(&at, bytes, 4);
-	for (int i = 4; i < 10; i += 2) {
-		*at++ = '-';
-		put_hex(&at, bytes + i, 2);
-	}
-	*at++ = '-';
-	put_hex(&at, bytes + 10, 6);
-	return str_of(id, 36);
-}
-
 enum stage_result stage_identify(struct request *r)
 {
 	const struct gw_conf *conf = &r->conf->snapshot->conf;
@@ -110,7 +79,7 @@ enum stage_result stage_identify(struct request *r)
 		read_forwarded_for(r, conf);
 	}
 	if (!r->request_id.len)
-		r->request_id = new_request_id(r);
+		request_make_id(r);
 	return STAGE_NEXT;
 }
 
@@ -150,10 +119,10 @@ struct str identify_traceparent(struct request *r)
 		memcpy(at, field->value.p + 3, 32);
 		at += 32;
 	} else {
-		put_hex(&at, bytes, 16);
+		hex_put(&at, bytes, 16);
 	}
 	*at++ = '-';
-	put_hex(&at, bytes + 16, 8);
+	hex_put(&at, bytes + 16, 8);
 	memcpy(at, field && is_traceparent(field->value) ? field->value.p + 52 : "-01", 3);
 	r->trace_id = str_of(text + 3, 32);
 	return str_of(text, 55);

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Bytes as lower-case hexadecimal digits. */
+#pragma once
+
+#include <stddef.h>
+
+/* Writes 2 * n digits at *at and moves it behind them. */
+static inline void hex_put(char **at, const unsigned char *bytes, size_t n)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < n; i++) {
+		*(*at)++ = digits[bytes[i] >> 4];
+		*(*at)++ = digits[bytes[i] & 15];
+	}
+}
