@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Load on one target for a while, and what it cost the target's process."""
+
+import glob
+import json
+import os
+import subprocess
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+# Every client of the benchmark offers exactly this, so that all targets end up with one suite and
+# one curve, whatever they would have preferred.
+OPENSSL_CONF = """
+openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = tls
+[tls]
+MinProtocol = TLSv1.3
+Ciphersuites = TLS_AES_128_GCM_SHA256
+Groups = P-256
+"""
+
+
+class LoadFailed(Exception):
+    """The generator did not run, or saw answers that make its figures worthless."""
+
+
+def cpu_ns(pid):
+    """User and system time of all threads of the process."""
+    total = 0
+    for path in glob.glob(f"/proc/{pid}/task/*/schedstat"):
+        try:
+            with open(path, encoding="ascii") as file:
+                total += int(file.read().split()[0])
+        except OSError:
+            continue  # the thread ended
+    if total:
+        return total
+    # Kernels without CONFIG_SCHED_INFO: the same sum in clock ticks.
+    with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * 10**9 // TICKS_PER_S
+
+
+def core_busy_ns(core):
+    """What everybody together used of the core, stolen time included."""
+    with open("/proc/stat", encoding="ascii") as file:
+        for line in file:
+            if line.startswith(f"cpu{core} "):
+                user, nice, system, _idle, _wait, irq, softirq, steal = map(
+                    int, line.split()[1:9]
+                )
+                busy = user + nice + system + irq + softirq + steal
+                return busy * 10**9 // TICKS_PER_S
+    raise LoadFailed(f"/proc/stat knows no core {core}")
+
+
+def rss_kib(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as file:
+        for line in file:
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    return 0
+
+
+class Generator:
+    """Where load comes from: a core, and what every request carries."""
+
+    def __init__(self, core, openssl_conf):
+        self.prefix = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core)]
+        self.env = {**os.environ, "OPENSSL_CONF": openssl_conf}
+
+    def _run(self, argv, seconds):
+        done = subprocess.run(
+            self.prefix + argv,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=seconds + 30,
+        )
+        lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
+        if done.returncode != 0 or not lines:
+            raise LoadFailed(f"{argv[0]}: status {done.returncode}: {done.stdout}{done.stderr}")
+        result = json.loads(lines[-1])
+        for kind in ("bad_status", "broken", "timeouts"):
+            if result[kind]:
+                raise LoadFailed(f"{argv[0]}: {result[kind]} of {result['requests']} {kind}")
+        if not result["requests"]:
+            raise LoadFailed(f"{argv[0]}: no request was answered in {seconds} s")
+        return result
+
+    def keep_alive(self, port, seconds, connections, users_file, paths):
+        return self._run(
+            ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
+            + ["-s", os.path.join(HERE, "request.lua"), f"https://127.0.0.1:{port}/"]
+            + ["--", users_file, *paths],
+            seconds,
+        )
