@@ -26,3 +26,5 @@ lab:
 		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/e2e/demo.py --lab
 lab-down:
 	@/usr/bin/python3 tests/e2e/demo.py --down
+
+include tests/bench/module.mk

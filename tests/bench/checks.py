@@ -25,19 +25,27 @@ class Client:
     def __init__(self, target, authority):
         self.target = target
         self.sent = 0
-        context = ssl.create_default_context(cafile=authority.certificate)
-        raw = socket.create_connection(("127.0.0.1", target.port), timeout=5)
+        self.context = ssl.create_default_context(cafile=authority.certificate)
+        self.connect()
+
+    def connect(self):
+        raw = socket.create_connection(("127.0.0.1", self.target.port), timeout=5)
         self.http = http.client.HTTPConnection("bench.example.com")
-        self.http.sock = context.wrap_socket(raw, server_hostname="bench.example.com")
+        self.http.sock = self.context.wrap_socket(raw, server_hostname="bench.example.com")
 
     def get(self, path, token=None, device="device-x", headers=None):
         """(status, header fields by lower-case name, body)"""
         fields = {"X-Device-Id": device, **(headers or {})}
         if token:
             fields["Authorization"] = f"Bearer {token}"
-        self.http.request("GET", path, headers=fields)
-        answer = self.http.getresponse()
-        body = answer.read()
+        try:
+            self.http.request("GET", path, headers=fields)
+            answer = self.http.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise NotEqualWork(
+                f"{self.target.name}: no answer to {path}: {error!r}\n{self.target.state()}"
+            ) from None
         self.sent += 1
         return answer.status, {n.lower(): v for n, v in answer.getheaders()}, body
 
@@ -108,8 +116,12 @@ def check_tokens(target, client, signer, stranger):
         "another key": stranger.token("user-0001", header={"kid": signer.kid}),
     }
     for what, token in bad.items():
+        # HAProxy 2.6 leaves OpenSSL's error queue full after a bad signature and then drops the
+        # connection, mistaking that for an error of its TLS.
+        client.connect()
         status = client.get(PREFIXES["user"] + "echo", token)[0]
         expect(target, f"status for {what}", status, 401)
+    client.connect()
     expect(target, "status for a good token", client.get(PREFIXES["user"] + "p", good)[0], 200)
 
 
@@ -123,8 +135,7 @@ def check_log(target, client):
         wait_until(is_complete, "log lines", timeout_s=5)
     except NotReady:
         pass
-    with open(target.log_path, encoding="utf-8") as log:
-        lines = [line for line in log if line.startswith("{")]
+    lines = target.log_text().splitlines()
     expect(target, "log lines", len(lines), client.sent)
     for line in lines:
         try:
@@ -143,9 +154,7 @@ def check_work(target, authority, signer, stranger, openssl_env):
     if target.is_bare:
         expect(target, "status", client.get(PREFIXES["user"] + "profile")[0], 200)
         return
-    # The handshake alone may have been written down as well.
-    with open(target.log_path, "w", encoding="ascii"):
-        pass
+    target.mark_log()  # the handshake alone may have been written down as well
     token = signer.token("user-0001") if signer else None
     check_headers(target, client, token)
     check_pools(target, client, token, target.work.pools)

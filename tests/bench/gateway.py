@@ -145,9 +145,12 @@ class Bench:
 
     def measure(self, case, target, seconds, users_file):
         pid = target.proc.pid
-        os.truncate(target.log_path, 0)
+        target.mark_log()
         cpu, busy, wall = load.cpu_ns(pid), load.core_busy_ns(self.core), time.monotonic_ns()
-        done = case.run_load(self.generator, target, seconds, users_file)
+        try:
+            done = case.run_load(self.generator, target, seconds, users_file)
+        except load.LoadFailed as error:
+            raise NotEqualWork(f"{target.name}: {error}\n{target.state()}") from None
         wall = time.monotonic_ns() - wall
         busy = load.core_busy_ns(self.core) - busy
         # Lines still to be written belong to these requests: wait for them, and for their cost.
@@ -289,8 +292,7 @@ def measure_all(options):
             for case in options.cases:
                 print(f"gateway: {case.title} …", file=sys.stderr, flush=True)
                 document["cases"][case.name] = bench.run(case)
-        except (NotEqualWork, NotReady, load.LoadFailed) as error:
-            print(group.tails(10), file=sys.stderr)
+        except (NotEqualWork, NotReady) as error:
             raise SystemExit(f"gateway.py: {error}") from None
         finally:
             group.stop_all()

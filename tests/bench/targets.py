@@ -129,6 +129,7 @@ class Target:
         self.proc = group.start(f"bench-{self.name}", self.argv(), prefix=prefix)
         self.redirect_log()
         wait_until(lambda: is_listening(self.port), self.name, proc=self.proc)
+        self.mark_log()
 
     def argv(self):
         raise NotImplementedError
@@ -139,9 +140,30 @@ class Target:
     def file(self, name, text):
         return write(os.path.join(self.directory, name), text)
 
+    def mark_log(self):
+        """Lines are counted from here. Nothing is cut off: HAProxy clears O_APPEND and would leave a
+        hole."""
+        self.log_at = self.log_mark = os.path.getsize(self.log_path)
+        self.log_count = 0
+
     def log_lines(self):
         with open(self.log_path, "rb") as log:
-            return log.read().count(b"\n")
+            log.seek(self.log_at)
+            while piece := log.read(1 << 20):
+                self.log_count += piece.count(b"\n")
+                self.log_at += len(piece)
+        return self.log_count
+
+    def log_text(self):
+        with open(self.log_path, "rb") as log:
+            log.seek(self.log_mark)
+            return log.read().decode()
+
+    def state(self):
+        """For messages: does it run, and what did it say last."""
+        code = self.proc.exit_code()
+        running = "it runs" if code is None else f"it ended with {code}"
+        return f"{running}\n{self.proc.log_tail(5)}"
 
     def stop(self):
         self.proc.stopped_on_purpose = True
@@ -150,6 +172,8 @@ class Target:
             self.proc.popen.wait(10)
         except subprocess.TimeoutExpired:
             self.proc.kill()
+        if os.path.getsize(self.log_path) > 1 << 20:
+            os.truncate(self.log_path, 0)
 
 
 class Gatewayd(Target):
