@@ -227,6 +227,8 @@ class Gatewayd(Target):
             },
             "defaults": {
                 "limits": ["per-ip"],
+                # Guarded by itself only where an issuer forwards it.
+                "request": {"remove": ["X-User-Id"]},
                 "response": {"remove": ["X-Internal-*", "Server", "X-Powered-By"]},
             },
             "routes": [
