@@ -67,10 +67,10 @@ def rss_kib(pid):
 
 
 class Generator:
-    """Where load comes from: a core, and what every request carries."""
+    """Where load comes from: `prefix` puts its programs on a core of their own."""
 
-    def __init__(self, core, openssl_conf):
-        self.prefix = ["setpriv", "--pdeathsig", "KILL", "taskset", "-c", str(core)]
+    def __init__(self, prefix, openssl_conf):
+        self.prefix = ["setpriv", "--pdeathsig", "KILL", *prefix]
         self.env = {**os.environ, "OPENSSL_CONF": openssl_conf}
 
     def _run(self, argv, seconds):

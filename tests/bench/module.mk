@@ -2,7 +2,8 @@
 # a program of its own.
 
 BENCH ?=
-BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(OUT)/tests/bench/%,$(wildcard tests/bench/*.c))
+BENCH_PROGRAMS := $(patsubst tests/bench/%.c,$(OUT)/tests/bench/%,\
+	$(filter-out %.bpf.c,$(wildcard tests/bench/*.c)))
 .PHONY: bench-programs
 bench-programs: $(BENCH_PROGRAMS)
 

@@ -1,0 +1,214 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""All benchmarks: one table, one JSON document. `make bench` calls it.
+
+usage: bench.py [--quick] [--only nlb|gateway] [--rounds N] [--json FILE] [--docs FILE]
+
+A whole run also writes docs/benchmarks.md; a quick or partial one only with --docs. What cannot run
+here (no root, no BPF) is named and left out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+BUILD = os.environ.get("GATEHOUSE_BUILD", "build")
+sys.path.insert(1, HERE)
+sys.dont_write_bytecode = True
+
+import gateway  # noqa: E402
+from procs import exit_on_signals  # noqa: E402
+
+INTRODUCTION = """\
+# Benchmarks
+
+Written by `make bench`; do not edit. Machines differ and are noisy: an absolute figure means little,
+so every figure stands beside a peer or a floor that was measured in the same run, in turns. Medians,
+with the lowest and highest round in brackets.
+"""
+
+NLB_NOTES = """\
+One packet through the program by `BPF_PROG_TEST_RUN`, without a network card. `XDP_TX, swapped MACs`
+and `bare ipip push` are floors: what sending a packet back costs at least, and what putting a
+constant header in front costs. The harness that restores the packet after each run is measured as
+well and taken off.
+"""
+
+GATEWAY_NOTES = """\
+One worker thread on one core; load generator (wrk) and service (nginx) on another. CPU time is user
+and system time of the process under test, its log writing included, divided by the requests it
+answered. "gatewayd is 0.50 ×" means: half the CPU time of that target, round by round.
+
+Everybody does the same work and proves it before being measured: TLS 1.3 (P-256,
+TLS_AES_128_GCM_SHA256), token verified with issuer, audience and expiry, `X-User-Id` from the token
+(a client's own is removed), `X-Request-Id` new, `X-Forwarded-*` rewritten, two limits counted (address
+and user; address and device where there is no token), route by path prefix to pools of two, each
+choosing between two at random, internal response headers removed, a JSON line per request in a file,
+keep-alive HTTP/1.1 to the service. gatewayd also writes `traceparent` and the `RateLimit` fields.
+`floor` is a TLS proxy that moves bytes and does nothing else; stock nginx verifies no tokens and is
+left out where there are some. Tokens are of 1,000 users and are sent again and again, one after the
+other, as clients do; gatewayd remembers those it has verified, its peers verify each time.
+
+With two cores load generator and service reach their limit before gatewayd does: requests per
+second say how much load there was, not how much would be possible.
+"""
+
+
+def run_text(argv):
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return (done.stdout or done.stderr).strip()
+
+
+def read_value(path, pattern):
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            match = re.search(pattern, file.read(), re.MULTILINE)
+    except OSError:
+        return ""
+    return match[1].strip() if match else ""
+
+
+def machine():
+    gib = int(read_value("/proc/meminfo", r"^MemTotal:\s+(\d+)") or 0) / 2**20
+    return {
+        "cpu": read_value("/proc/cpuinfo", r"^model name\s*:(.*)") or platform.machine(),
+        "cpu_family_model": " ".join(
+            read_value("/proc/cpuinfo", rf"^{key}\s*:(.*)") for key in ("cpu family", "model")
+        ),
+        "cores": os.cpu_count(),
+        "memory_gib": round(gib, 1),
+        "virtual": run_text(["systemd-detect-virt"]) or "unknown",
+        "system": read_value("/etc/os-release", r'^PRETTY_NAME="(.*)"'),
+        "kernel": platform.release(),
+        "compiler": run_text(["gcc", "--version"]).partition("\n")[0],
+        "openssl": run_text(["openssl", "version"]).partition(" (")[0],
+        "revision": run_text(["git", "describe", "--always", "--dirty"]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def machine_lines(about):
+    yield f"- {about['cpu']} (family and model {about['cpu_family_model']}), {about['cores']} cores"
+    yield f"- {about['memory_gib']} GiB of memory; virtualisation: {about['virtual']}"
+    yield f"- {about['system']}, kernel {about['kernel']}"
+    yield f"- {about['compiler']}; {about['openssl']}"
+    yield f"- revision {about['revision']}, {about['date']}, load before the run {about['load_before']}"
+
+
+def run_nlb(options):
+    """The document of the packet benchmark, or the reason why there is none."""
+    program = os.path.join(BUILD, "tests", "bench", "nlb")
+    if not os.access(program, os.X_OK):
+        return None, f"{program} is not built"
+    if os.geteuid() != 0:
+        return None, "needs root to load BPF programs"
+    rounds = options.rounds or (3 if options.quick else 9)
+    print("nlb: packets …", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [program, "--json", "--rounds", str(rounds)], capture_output=True, text=True, timeout=900
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"bench.py: nlb failed with {done.returncode}:\n{done.stderr}")
+    return json.loads(done.stdout), None
+
+
+def nlb_rows(document):
+    rows = [("case", "ns/packet", "× XDP_TX", "× bare ipip push")]
+    for case in document["cases"]:
+        figures = (f"{case[key]:.2f}" if key in case else "" for key in ("to_xdp_tx", "to_ipip_push"))
+        cell = f"{case['ns']:.1f} ({case['ns_min']:.1f}–{case['ns_max']:.1f})"
+        rows.append((case["name"], cell, *figures))
+    return rows
+
+
+def run_gateway(options):
+    argv = ["--quick"] if options.quick else []
+    if options.rounds:
+        argv += ["--rounds", str(options.rounds)]
+    return gateway.measure_all(gateway.parse(argv))
+
+
+def markdown_table(rows):
+    yield "| " + " | ".join(rows[0]) + " |"
+    yield "| --- " * len(rows[0]) + "|"
+    for row in rows[1:]:
+        yield "| " + " | ".join(row) + " |"
+
+
+def write_docs(path, document, sections):
+    command = "make bench" + (f' BENCH="{document["options"]}"' if document["options"] else "")
+    lines = [INTRODUCTION, "## Machine\n", *machine_lines(document["machine"]), ""]
+    lines += ["Again: " + f"`{command}`\n"]
+    for title, notes, rows, extra in sections:
+        lines += [f"## {title}\n", notes, *markdown_table(rows), "", *extra]
+    lines += ["## The same as JSON\n", "```json", json.dumps(document, ensure_ascii=False), "```"]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+
+
+def parse(argv):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="short rounds: does it work?")
+    parser.add_argument("--only", choices=("nlb", "gateway"), help="this part alone")
+    parser.add_argument("--rounds", type=int, help="rounds of each part")
+    parser.add_argument("--json", metavar="FILE", help="default: bench.json in the build folder")
+    parser.add_argument("--docs", metavar="FILE", help="write tables, machine and JSON there")
+    options = parser.parse_args(argv)
+    if options.rounds is not None and options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    return options
+
+
+def main():
+    options = parse(sys.argv[1:])
+    exit_on_signals()
+    document = {"options": " ".join(sys.argv[1:]), "machine": machine()}
+    sections = []
+    if options.only != "gateway":
+        document["nlb"], reason = run_nlb(options)
+        if document["nlb"]:
+            rows = nlb_rows(document["nlb"])
+            sections.append(("NLB: nanoseconds per packet", NLB_NOTES, rows, []))
+        else:
+            print(f"skip  nlb: {reason}")
+    if options.only != "nlb":
+        document["gateway"] = run_gateway(options)
+        versions = [f"- {name}: {v}" for name, v in document["gateway"]["versions"].items()]
+        doubts = [f"- doubtful: {line}" for line in gateway.warnings(document["gateway"])]
+        rows = gateway.table(document["gateway"])
+        extra = [*versions, *doubts, ""]
+        sections.append(("Gateway: CPU time per request", GATEWAY_NOTES, rows, extra))
+
+    for line in machine_lines(document["machine"]):
+        print(line)
+    for title, _, rows, extra in sections:
+        print(f"\n{title}\n")
+        gateway.print_table(rows)
+        print("\n".join(extra))
+    path = options.json or os.path.join(BUILD, "bench.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(document, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+    print(f"figures: {path}")
+    docs = options.docs
+    if not docs and not (options.quick or options.only) and document.get("nlb"):
+        docs = os.path.join(ROOT, "docs", "benchmarks.md")
+    if docs:
+        os.makedirs(os.path.dirname(os.path.abspath(docs)), exist_ok=True)
+        write_docs(docs, document, sections)
+        print(f"written: {docs}")
+
+
+if __name__ == "__main__":
+    main()
