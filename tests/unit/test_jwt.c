@@ -5,6 +5,7 @@
 #include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -617,6 +618,43 @@ static void the_cache_is_bounded(void **state)
 	identity_put(&id);
 }
 
+static void *crowd_run(void *arg)
+{
+	struct token_cache *c = arg;
+	char text[32];
+
+	for (int i = 0; i < 20000; i++) {
+		int len = snprintf(text, sizeof(text), "token %d", i % 500);
+		struct token_key key = token_cache_key(c, 1, str_of(text, (size_t)len));
+		struct identity *id = token_cache_get(c, &key, 1);
+
+		if (!id) {
+			id = identity_until(100 + i % 500);
+			token_cache_put(c, &key, id, 1);
+		}
+		/* Whoever else put it there, it is the identity of this token. */
+		assert_int_equal(id->expires_s, 100 + i % 500);
+		identity_put(&id);
+	}
+	return NULL;
+}
+
+static void threads_share_the_cache(void **state)
+{
+	struct token_cache *c = token_cache_new(256); /* too small for all: much is evicted */
+	struct token_cache_stats stats;
+	pthread_t threads[4];
+
+	for (size_t i = 0; i < CASES(threads); i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, crowd_run, c), 0);
+	for (size_t i = 0; i < CASES(threads); i++)
+		pthread_join(threads[i], NULL);
+	token_cache_stats(c, &stats);
+	assert_int_equal(stats.hits + stats.misses, 4 * 20000);
+	assert_true(stats.evictions > 0 && stats.hits > 0);
+	token_cache_free(&c);
+}
+
 static uint64_t time_per(int count, const struct jwt_rules *rules, struct jwks *keys,
 			 const char *token)
 {
@@ -681,6 +719,7 @@ int main(void)
 		cmocka_unit_test(reads_bearer_fields),
 		cmocka_unit_test(the_cache_remembers_until_exp),
 		cmocka_unit_test(the_cache_is_bounded),
+		cmocka_unit_test(threads_share_the_cache),
 		cmocka_unit_test(prints_what_it_costs),
 	};
 	int rc;

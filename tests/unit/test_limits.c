@@ -15,7 +15,7 @@ static struct limits_rule rule_of(const char *name, const char *key, uint64_t li
 				  uint64_t window_s, uint64_t burst)
 {
 	struct limits_key_spec spec;
-	struct limits_rule rule;
+	struct limits_rule rule = { .limit = 0 };
 	const char *complaint = limits_parse_key(&spec, str_from(key));
 
 	if (!complaint)
