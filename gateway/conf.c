@@ -8,7 +8,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 
-#define HOUR_MS 3600000
+#define HOUR_MS 3600000LL
 
 /* --- validators of single values ----------------------------------------------------------- */
 
@@ -386,7 +386,7 @@ static const struct conf_row limit_rows[] = {
 		  "several." },
 	{ CONF_INT("limit", struct gw_limit, limit), .min = 1, .max = 1000000000,
 	  .flags = CONF_REQUIRED, .help = "Requests per window." },
-	{ CONF_INT("window_s", struct gw_limit, window_s), .min = 1, .max = 31 * 86400,
+	{ CONF_INT("window_s", struct gw_limit, window_s), .min = 1, .max = 31LL * 86400,
 	  .flags = CONF_REQUIRED, .help = "The window in seconds." },
 	{ CONF_INT("burst", struct gw_limit, burst), .min = 1, .max = 1000000000,
 	  .help = "Requests that may come at once; the limit when not given." },

@@ -29,7 +29,7 @@ static bool name_eq(struct str a, struct str b)
 /* One bit by length and first letter, so that most fields are dismissed without a comparison. */
 static uint64_t name_bit(struct str name)
 {
-	return 1ULL << ((name.len + 7U * (unsigned char)fold(name.p[0])) & 63);
+	return 1ULL << ((name.len + (size_t)7 * (unsigned char)fold(name.p[0])) & 63);
 }
 
 bool headers_add(struct headers *h, struct str name, struct str value)

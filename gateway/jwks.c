@@ -106,7 +106,9 @@ static enum key_verdict read_rsa(struct entry *e)
 	n = BN_bin2bn(n_bytes, (int)n_len, NULL);
 	exponent = BN_bin2bn(e_bytes, (int)e_len, NULL);
 	builder = OSSL_PARAM_BLD_new();
-	if (!n || !exponent || !builder)
+	if (!n || !exponent || !builder ||
+	    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n) != 1 ||
+	    OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, exponent) != 1)
 		verdict = KEY_NO_MEMORY;
 	else if (BN_num_bits(n) < RSA_MIN_BITS)
 		verdict = wrong(e, "an RSA key must have at least 2048 bits");
@@ -116,9 +118,6 @@ static enum key_verdict read_rsa(struct entry *e)
 	else if (!BN_is_odd(n) || !BN_is_odd(exponent) || BN_is_one(exponent) ||
 		 BN_num_bits(exponent) > 64)
 		verdict = wrong(e, "\"n\" or \"e\" is not that of an RSA key");
-	else if (OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_N, n) != 1 ||
-		 OSSL_PARAM_BLD_push_BN(builder, OSSL_PKEY_PARAM_RSA_E, exponent) != 1)
-		verdict = KEY_NO_MEMORY;
 	else if (!(e->key->pkey = pkey_from("RSA", builder)))
 		verdict = wrong(e, "OpenSSL does not take it as an RSA key");
 	BN_free(n);

@@ -272,7 +272,6 @@ static int candidate_init(struct router *r, struct candidate *c, const struct ro
 	matchers_fill(matchers + route->header_count, route->cookies, route->cookie_count);
 	matchers_fill(matchers + route->header_count + route->cookie_count, route->queries,
 		      route->query_count);
-	c->route = index;
 	c->matchers = matchers;
 	c->header_count = route->header_count;
 	c->cookie_count = route->cookie_count;
@@ -385,7 +384,7 @@ static int route_add(struct router *r, const struct router_route *route, size_t 
 		     struct err *err)
 {
 	const char *complaint = router_check_path(route->path);
-	struct candidate c;
+	struct candidate c = { .route = index };
 	int rc;
 
 	if (complaint)

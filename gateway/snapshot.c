@@ -167,7 +167,7 @@ static bool rule_list_of(struct build *b, const struct gw_route *route, bool nee
 	size_t room = d->limits_count + (route ? route->limits_count : 0);
 
 	*out = (struct rule_list) { .needs_identity = needs_identity };
-	out->rules = arena_alloc(b->a, (room + 1) * sizeof(*out->rules));
+	out->rules = arena_array(b->a, const struct limits_rule *, room + 1);
 	if (!out->rules)
 		return false;
 	rule_list_add(out, b->s, d->limits, d->limits_count);

@@ -310,7 +310,7 @@ static bool string_from_file(struct conf *c, struct str text, struct str *out)
 {
 	CLEANUP(cleanup_free) char *content = NULL;
 	const char *file = text.p + 6;
-	size_t len;
+	size_t len = 0;
 	int rc = read_file(file, CONF_MAX_SECRET, &content, &len);
 
 	if (rc < 0) {

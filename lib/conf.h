@@ -68,7 +68,7 @@ struct conf_row {
 	const char *name;
 	enum conf_type type;
 	unsigned flags;
-	size_t offset, size;
+	size_t offset, size; /* lists, maps and pointers have no size */
 	size_t count_offset; /* where lists put their size_t count */
 	const char *def;  /* the default as JSON text ("30", "\"auto\"", "[\"h2\"]"); NULL: zero */
 	int64_t min, max; /* numbers: the range unless both are 0; lists and maps: max items;
@@ -103,13 +103,14 @@ struct conf_object {
 		.rows = (row_array), .size = sizeof(T), __VA_ARGS__ \
 	}
 
-/* The size of a member, refused by the compiler unless the member has the type. */
-#define CONF_SIZE_IF(T, m, type) \
-	(sizeof(((T *)0)->m) *   \
-	 sizeof(char[__builtin_types_compatible_p(__typeof__(((T *)0)->m), type) ? 1 : -1]))
-#define CONF_AT(T, m)         .offset = offsetof(T, m)
-#define CONF_COUNT_AT(T, m)   .count_offset = offsetof(T, m##_count)
-#define CONF_BASE(n, t, T, m) .name = (n), .type = CONF_TYPE_##t, CONF_AT(T, m)
+/* Zero; refused by the compiler (a constant divided by zero) unless the member has the type. */
+#define CONF_CHECK(condition)    ((size_t)(0 / ((condition) ? 1 : 0)))
+#define CONF_IS(T, m, type)      CONF_CHECK(__builtin_types_compatible_p(CONF_TYPEOF(T, m), type))
+#define CONF_TYPEOF(T, m)        __typeof__(((T *)0)->m)
+#define CONF_SIZE_IF(T, m, type) (sizeof(CONF_TYPEOF(T, m)) + CONF_IS(T, m, type))
+#define CONF_AT(T, m)            .offset = offsetof(T, m)
+#define CONF_COUNT_AT(T, m)      .count_offset = offsetof(T, m##_count)
+#define CONF_BASE(n, t, T, m)    .name = (n), .type = CONF_TYPE_##t, CONF_AT(T, m)
 
 /* bool */
 #define CONF_BOOL(n, T, m) CONF_BASE(n, BOOL, T, m), .size = CONF_SIZE_IF(T, m, bool)
@@ -119,36 +120,31 @@ struct conf_object {
 /* struct str, NUL-terminated, p is NULL when not given. Not empty unless CONF_EMPTY_OK. */
 #define CONF_STRING(n, T, m) CONF_BASE(n, STRING, T, m), .size = CONF_SIZE_IF(T, m, struct str)
 /* int: index into the choices */
-#define CONF_ENUM(n, T, m, words)                                                  \
-	CONF_BASE(n, ENUM, T, m),                                                  \
-		.size = sizeof(((T *)0)->m) *                                      \
-			sizeof(char[sizeof(((T *)0)->m) == sizeof(int) ? 1 : -1]), \
+#define CONF_ENUM(n, T, m, words)                                                           \
+	CONF_BASE(n, ENUM, T, m),                                                           \
+		.size = sizeof(int) + CONF_CHECK(sizeof(CONF_TYPEOF(T, m)) == sizeof(int)), \
 		.choices = (words)
 /* struct str *m; size_t m_count */
 #define CONF_STRINGS(n, T, m) \
-	CONF_BASE(n, STRINGS, T, m), .size = CONF_SIZE_IF(T, m, struct str *), CONF_COUNT_AT(T, m)
+	CONF_BASE(n, STRINGS, T, m), .size = CONF_IS(T, m, struct str *), CONF_COUNT_AT(T, m)
 /* struct conf_pair *m; size_t m_count */
-#define CONF_PAIRS(n, T, m)                                                        \
-	CONF_BASE(n, PAIRS, T, m), .size = CONF_SIZE_IF(T, m, struct conf_pair *), \
-				   CONF_COUNT_AT(T, m)
+#define CONF_PAIRS(n, T, m) \
+	CONF_BASE(n, PAIRS, T, m), .size = CONF_IS(T, m, struct conf_pair *), CONF_COUNT_AT(T, m)
 /* A struct inside the struct; its defaults apply also when it is not given. */
 #define CONF_OBJECT(n, T, m, o) \
 	CONF_BASE(n, OBJECT, T, m), .size = sizeof(((T *)0)->m), .object = (o)
 /* A pointer to a struct, NULL when not given. */
-#define CONF_OPTIONAL(n, T, m, o) \
-	CONF_BASE(n, OPTIONAL, T, m), .size = sizeof(((T *)0)->m), .object = (o)
+#define CONF_OPTIONAL(n, T, m, o) CONF_BASE(n, OPTIONAL, T, m), .object = (o)
 /* struct item *m; size_t m_count */
-#define CONF_ARRAY(n, T, m, o) \
-	CONF_BASE(n, ARRAY, T, m), .size = sizeof(((T *)0)->m), CONF_COUNT_AT(T, m), .object = (o)
+#define CONF_ARRAY(n, T, m, o) CONF_BASE(n, ARRAY, T, m), CONF_COUNT_AT(T, m), .object = (o)
 /* The same from an object whose member names become the items' names, in the file's order. */
-#define CONF_MAP(n, T, m, o) \
-	CONF_BASE(n, MAP, T, m), .size = sizeof(((T *)0)->m), CONF_COUNT_AT(T, m), .object = (o)
+#define CONF_MAP(n, T, m, o) CONF_BASE(n, MAP, T, m), CONF_COUNT_AT(T, m), .object = (o)
 /* struct net_addr, len is 0 when not given. */
 #define CONF_ADDRESS(n, T, m) \
 	CONF_BASE(n, ADDRESS, T, m), .size = CONF_SIZE_IF(T, m, struct net_addr)
 /* struct net_prefix *m; size_t m_count */
-#define CONF_PREFIXES(n, T, m)                                                         \
-	CONF_BASE(n, PREFIXES, T, m), .size = CONF_SIZE_IF(T, m, struct net_prefix *), \
+#define CONF_PREFIXES(n, T, m)                                                    \
+	CONF_BASE(n, PREFIXES, T, m), .size = CONF_IS(T, m, struct net_prefix *), \
 				      CONF_COUNT_AT(T, m)
 #define CONF_CUSTOM(n, T, m, fn) \
 	CONF_BASE(n, CUSTOM, T, m), .size = sizeof(((T *)0)->m), .parse = (fn)
