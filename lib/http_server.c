@@ -710,6 +710,9 @@ static void conn_run(struct http_conn *c)
 	c->is_running = true;
 	is_alive = conn_advance(c);
 	c->is_running = false;
+	/* It was busy when the server was told to stop, and is no longer. */
+	if (c->server->is_stopping && conn_wanted_phase(c) == PHASE_IDLE)
+		is_alive = false;
 	if (is_alive)
 		conn_update_phase(c);
 	else

@@ -542,7 +542,8 @@ const struct reg_app *reg_store_app(const struct reg_store *s, struct str app)
 
 uint64_t reg_app_index(const struct reg_store *s, const struct reg_app *app)
 {
-	return app ? app->index : s->history_index;
+	/* What was given out before this life of the registry says nothing about now. */
+	return app ? MAX(app->index, s->config.start_index) : s->history_index;
 }
 
 const char *reg_app_get_name(const struct reg_app *app)

@@ -582,6 +582,25 @@ static void stops_gracefully(void **state)
 	world_free(w);
 }
 
+static void stops_with_a_stream_that_ended_just_now(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { 0 });
+
+	(void)state;
+	say(w, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+	for (int n = 0; n < 20 && !w->waiting; n++)
+		step(w, 10);
+	http_stream_end(w->waiting);
+	http_server_stop(w->server, on_stopped, w);
+	for (int n = 0; n < 20 && !w->stopped; n++)
+		step(w, 10);
+	assert_int_equal(w->stopped, 1);
+	hear(w, NULL);
+	assert_non_null(strstr(w->got, "\r\n0\r\n\r\n"));
+	assert_int_equal(w->gone, 0);
+	world_free(w);
+}
+
 static void unix_socket_is_local_and_private(void **state)
 {
 	struct world *w = world_new((struct http_server_config) { 0 });
@@ -643,6 +662,7 @@ int main(void)
 		cmocka_unit_test(continues_a_body_that_waits_to_be_asked),
 		cmocka_unit_test(bounds_the_connections),
 		cmocka_unit_test(stops_gracefully),
+		cmocka_unit_test(stops_with_a_stream_that_ended_just_now),
 		cmocka_unit_test(unix_socket_is_local_and_private),
 		cmocka_unit_test(http10_is_closed_unless_asked),
 	};
