@@ -186,7 +186,7 @@ void conn_close(struct conn *c)
 	loop_io_remove(w->loop, &c->io);
 	close(c->io.fd);
 	list_remove(&c->node);
-	w->conn_count--;
+	metrics_inc(&w->conn_count, (uint64_t)-1);
 	/* Callers up the stack still hold the pointer. */
 	loop_defer(w->loop, &c->free);
 	worker_on_idle(w);
@@ -367,7 +367,7 @@ void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_a
 		return;
 	}
 	list_add_tail(&w->conns, &c->node);
-	w->conn_count++;
+	metrics_inc(&w->conn_count, 1);
 	metrics_inc(&w->counters.connections_accepted, 1);
 	if (tls)
 		conn_set_deadline(c, w->conf->snapshot->conf.client.handshake_timeout_ms);

@@ -100,7 +100,7 @@ static uint64_t count_connections(const struct gateway *g)
 	uint64_t n = 0;
 
 	for (unsigned i = 0; i < g->worker_count; i++)
-		n += __atomic_load_n(&g->workers[i]->conn_count, __ATOMIC_RELAXED);
+		n += metrics_get(&g->workers[i]->conn_count);
 	return n;
 }
 

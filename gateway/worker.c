@@ -377,7 +377,10 @@ static void run_drain_order(struct loop_task *task)
 
 void worker_post_drain(struct worker *w, uint64_t until_ms)
 {
-	w->drain_until_ms = until_ms;
+	/* A second order cuts what is left, whatever the time says, so only the first one sets it.
+	 */
+	if (!w->drain_until_ms)
+		w->drain_until_ms = until_ms ? until_ms : 1;
 	loop_post(w->loop, &w->drain_order);
 }
 

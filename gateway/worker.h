@@ -76,11 +76,13 @@ struct worker {
 	struct worker_listener *listeners;
 	unsigned listener_count;
 	struct list conns;
-	unsigned conn_count, conn_max;
+	uint64_t conn_count; /* written by metrics_inc, for other threads to read */
+	unsigned conn_max;
 	struct loop_timer accept_pause;
-	bool is_draining;        /* answers with Connection: close, idle connections are closed */
-	bool is_stopped;         /* nothing left to finish */
-	uint64_t drain_until_ms; /* connections are cut then */
+	bool is_draining; /* answers with Connection: close, idle connections are closed */
+	bool is_stopped;  /* nothing left to finish */
+	uint64_t
+		drain_until_ms; /* connections are cut then; set before the drain order is posted */
 	struct loop_timer drain_timer;
 	struct loop_task drain_order;
 	struct loop_task

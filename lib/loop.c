@@ -36,26 +36,35 @@ struct loop {
 	} signal[LOOP_SIGNALS];
 };
 
+/*
+ * The next posted task, NULL when there is none. Under the lock it becomes an unqueued one, so that
+ * another thread may post it again while it runs.
+ */
+static struct loop_task *loop_take_posted(struct loop *loop)
+{
+	struct loop_task *task = NULL;
+
+	pthread_mutex_lock(&loop->posted_lock);
+	if (!list_empty(&loop->posted)) {
+		task = container_of(loop->posted.next, struct loop_task, node);
+		list_remove(&task->node);
+		task->is_queued = false;
+	}
+	pthread_mutex_unlock(&loop->posted_lock);
+	return task;
+}
+
 static void loop_on_wake(struct loop_io *io, uint32_t events)
 {
 	struct loop *loop = container_of(io, struct loop, wake);
+	struct loop_task *task;
 	uint64_t count;
-	struct list posted;
 
 	(void)events;
 	if (read(io->fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 		return;
-	list_init(&posted);
-	pthread_mutex_lock(&loop->posted_lock);
-	list_splice(&posted, &loop->posted);
-	pthread_mutex_unlock(&loop->posted_lock);
-	while (!list_empty(&posted)) {
-		struct loop_task *task = container_of(posted.next, struct loop_task, node);
-
-		list_remove(&task->node);
-		task->is_queued = false;
+	while ((task = loop_take_posted(loop)) != NULL)
 		task->run(task);
-	}
 }
 
 static void loop_on_signal(struct loop_io *io, uint32_t events)

@@ -73,7 +73,9 @@ static inline bool loop_timer_is_pending(const struct loop_timer *timer)
  * often asked. */
 void loop_defer(struct loop *loop, struct loop_task *task);
 void loop_cancel(struct loop_task *task);
-/* From any thread: runs in the loop's thread. The task must stay untouched until it ran. */
+/* From any thread: runs in the loop's thread. The task must stay untouched until it ran; posting it
+ * again before that is fine, after it began to run too. A task is either posted or deferred, never
+ * both. */
 void loop_post(struct loop *loop, struct loop_task *task);
 
 /*
