@@ -9,7 +9,8 @@
 #include "registry/client_private.h"
 #include "registry/snapshot.h"
 
-#define SAVE_MS 1000
+#define SAVE_SOON_MS  50   /* changes that come together are one write */
+#define SAVE_EVERY_MS 1000 /* and a busy registry does not make a busy disk */
 
 void reg_client_cache_load(struct reg_client *c)
 {
@@ -90,15 +91,23 @@ static void cache_save(struct reg_client *c)
 
 static void cache_on_save(struct loop_timer *timer)
 {
-	cache_save(container_of(timer, struct reg_client, save));
+	struct reg_client *c = container_of(timer, struct reg_client, save);
+
+	c->saved_ms = loop_now_ms(c->loop);
+	cache_save(c);
 }
 
 void reg_client_cache_touch(struct reg_client *c)
 {
+	uint64_t since;
+
 	if (!c->cache_path || loop_timer_is_pending(&c->save))
 		return;
+	since = loop_now_ms(c->loop) - c->saved_ms;
 	c->save.on_fire = cache_on_save;
-	loop_timer_start(c->loop, &c->save, SAVE_MS);
+	loop_timer_start(
+		c->loop, &c->save,
+		MAX(SAVE_EVERY_MS - MIN(since, (uint64_t)SAVE_EVERY_MS), (uint64_t)SAVE_SOON_MS));
 }
 
 void reg_client_cache_fini(struct reg_client *c)

@@ -85,6 +85,7 @@ struct reg_client {
 	char *cache_path;
 	json_t *cache;
 	struct loop_timer save;
+	uint64_t saved_ms; /* when the cache file was last written */
 	bool is_cache_failing;
 };
 
