@@ -45,8 +45,7 @@ static void vip_stats(const struct ctl *c, struct vip *vip, struct nlb_gateway_s
 	struct gateway *gw;
 
 	*sum = vip->former;
-	gateways_for_each(gw, vip)
-	{
+	gateways_for_each (gw, vip) {
 		stats_gateway(&c->from->loader->maps, gw->id, &one);
 		stats_add(sum, &one);
 	}
@@ -57,7 +56,8 @@ static void count_states(struct vip *vip, uint32_t counts[GATEWAY_STATES])
 	struct gateway *gw;
 
 	memset(counts, 0, sizeof(*counts) * GATEWAY_STATES);
-	gateways_for_each(gw, vip) counts[gw->state]++;
+	gateways_for_each (gw, vip)
+		counts[gw->state]++;
 }
 
 static const char *vip_state(struct vip *vip, const uint32_t counts[GATEWAY_STATES])
@@ -133,7 +133,8 @@ static void write_vips(const struct ctl *c, struct json_writer *w, const char *k
 	struct vip *vip;
 
 	json_open(w, key, '[');
-	vips_for_each(vip, c->from->vips) write_vip(c, w, vip);
+	vips_for_each (vip, c->from->vips)
+		write_vip(c, w, vip);
 	json_close(w, ']');
 }
 
@@ -143,9 +144,9 @@ static void write_gateways(const struct ctl *c, struct json_writer *w, const cha
 	struct vip *vip;
 
 	json_open(w, key, '[');
-	vips_for_each(vip, c->from->vips)
-	{
-		gateways_for_each(gw, vip) write_gateway(c, w, gw);
+	vips_for_each (vip, c->from->vips) {
+		gateways_for_each (gw, vip)
+			write_gateway(c, w, gw);
 	}
 	json_close(w, ']');
 }
@@ -233,12 +234,10 @@ static void get_flows(struct http_request *req, void *arg)
 	json_add_u64(&w, "capacity", flows->capacity);
 	json_add_u64(&w, "used", flows->used);
 	json_open(&w, "flows", '[');
-	vips_for_each(vip, c->from->vips)
-	{
+	vips_for_each (vip, c->from->vips) {
 		if (only.p && !str_eqz(only, vip->name))
 			continue;
-		gateways_for_each(gw, vip)
-		{
+		gateways_for_each (gw, vip) {
 			json_open(&w, NULL, '{');
 			json_addz(&w, "vip", vip->name);
 			json_addz(&w, "gateway", gw->name);
@@ -353,10 +352,8 @@ static void write_gateway_metrics(const struct ctl *c, struct buf *out)
 
 	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
 		metrics_family(out, families[f].name, "counter", families[f].help);
-		vips_for_each(vip, c->from->vips)
-		{
-			gateways_for_each(gw, vip)
-			{
+		vips_for_each (vip, c->from->vips) {
+			gateways_for_each (gw, vip) {
 				uint64_t value;
 
 				stats_gateway(&c->from->loader->maps, gw->id, &stats);
@@ -378,8 +375,7 @@ static void write_vip_metrics(const struct ctl *c, struct buf *out)
 	struct vip *vip;
 
 	metrics_family(out, "gatehouse_nlb_gateways", "gauge", "Gateways of a VIP, by state.");
-	vips_for_each(vip, c->from->vips)
-	{
+	vips_for_each (vip, c->from->vips) {
 		count_states(vip, counts);
 		for (int s = 0; s < GATEWAY_STATES; s++)
 			metrics_u64(out, "gatehouse_nlb_gateways",
@@ -390,13 +386,12 @@ static void write_vip_metrics(const struct ctl *c, struct buf *out)
 	}
 	metrics_family(out, "gatehouse_nlb_vip_panic", "gauge",
 		       "1 while no gateway is healthy and all of them are used.");
-	vips_for_each(vip, c->from->vips)
+	vips_for_each (vip, c->from->vips)
 		metrics_u64(out, "gatehouse_nlb_vip_panic",
 			    METRICS_LABELS({ "vip", str_from(vip->name) }), vip->is_panicking);
 	metrics_family(out, "gatehouse_nlb_vip_packets_total", "counter",
 		       "Packets forwarded for the VIP, gateways of the past included.");
-	vips_for_each(vip, c->from->vips)
-	{
+	vips_for_each (vip, c->from->vips) {
 		vip_stats(c, vip, &sum);
 		metrics_u64(out, "gatehouse_nlb_vip_packets_total",
 			    METRICS_LABELS({ "vip", str_from(vip->name) }), sum.packets);

@@ -71,8 +71,7 @@ static void pass_on(struct app *app)
 
 	if (!app->list)
 		return;
-	vips_for_each(vip, app->discover->vips)
-	{
+	vips_for_each (vip, app->discover->vips) {
 		if (uses(vip, app))
 			list_instances(vip, app->list);
 	}

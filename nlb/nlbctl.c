@@ -167,8 +167,7 @@ static int print_vips(const json_t *vips)
 
 	if (!t)
 		return fail("out of memory");
-	json_array_foreach(vips, i, vip)
-	{
+	json_array_foreach (vips, i, vip) {
 		const json_t *states = json_object_get(vip, "gateways");
 
 		table_cell(t, "%s", text_of(vip, "name"));
@@ -201,8 +200,7 @@ static int print_gateways(const json_t *gateways)
 
 	if (!t)
 		return fail("out of memory");
-	json_array_foreach(gateways, i, gw)
-	{
+	json_array_foreach (gateways, i, gw) {
 		table_cell(t, "%s", text_of(gw, "vip"));
 		table_cell(t, "%s", text_of(gw, "name"));
 		table_cell(t, "%s", text_of(gw, "address"));
@@ -229,8 +227,7 @@ static int print_flows(const json_t *document)
 		return fail("out of memory");
 	printf("%lld of %lld entries in use\n", number_of(document, "used"),
 	       number_of(document, "capacity"));
-	json_array_foreach(flows, i, flow)
-	{
+	json_array_foreach (flows, i, flow) {
 		table_cell(t, "%s", text_of(flow, "vip"));
 		table_cell(t, "%s", text_of(flow, "gateway"));
 		table_cell(t, "%lld", number_of(flow, "flows"));
@@ -247,8 +244,7 @@ static void print_reasons(const char *title, json_t *reasons)
 	int any = 0;
 
 	printf("%-12s", title);
-	json_object_foreach(reasons, name, count)
-	{
+	json_object_foreach (reasons, name, count) {
 		if (json_integer_value(count))
 			printf("%s%s %lld", any++ ? ", " : "", name, json_integer_value(count));
 	}

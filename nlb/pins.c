@@ -214,8 +214,7 @@ int pins_load(struct pins *p, struct bpf_object *object,
 	struct bpf_map *map;
 	int rc;
 
-	bpf_object__for_each_map(map, object)
-	{
+	bpf_object__for_each_map (map, object) {
 		const char *name = bpf_map__name(map);
 		CLEANUP(cleanup_close) int fd = pins_get(p->dir, name);
 

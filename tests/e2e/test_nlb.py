@@ -182,7 +182,9 @@ def test_connections_are_spread_and_answered_directly(make_chain, encapsulation)
     status = json.loads(chain.nlbctl("status"))
     assert sum(status["dropped"].values()) == 0
     flows = json.loads(chain.nlbctl("flows"))
-    assert sum(f["flows"] for f in flows["flows"]) == flows["used"] == sum(taken.values())
+    # A flow that has come to another CPU is remembered there too.
+    assert sum(taken.values()) <= flows["used"] <= 2 * sum(taken.values())
+    assert sum(f["flows"] for f in flows["flows"]) == flows["used"]
     assert sum(f["last_minute"] for f in flows["flows"]) == flows["used"]
 
 
@@ -282,7 +284,7 @@ def test_forwarding_goes_on_without_nlbd_and_is_taken_over(make_chain):
     after = json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"][0]["id"]
     assert after != before, "the program was replaced"
     assert sum(g["connections"] for g in chain.states().values()) == 40, "counters live on"
-    assert json.loads(chain.nlbctl("flows"))["used"] == 40
+    assert json.loads(chain.nlbctl("flows"))["used"] >= 40
     for talk in talks:
         talk.close()
 

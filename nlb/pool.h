@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pool of one VIP: its gateways, who of them takes what, and the maps that packets see kept in
+ * step. Whoever changes something says so with vip_mark; the maps follow at the end of the loop's
+ * round, once.
+ */
+#pragma once
+
+#include "lib/list.h"
+#include "lib/loop.h"
+#include "nlb/checker.h"
+#include "nlb/conf.h"
+#include "nlb/health.h"
+#include "nlb/loader.h"
+#include "nlb/neigh.h"
+#include "nlb/ringmap.h"
+
+struct http_client;
+
+#define NLB_NAME_MAX 264 /* an identifier of the registry has at most 256 bytes */
+
+enum gateway_state {
+	GATEWAY_UP,         /* takes new connections */
+	GATEWAY_DRAINING,   /* keeps its connections, takes no new ones */
+	GATEWAY_UNKNOWN,    /* not checked yet */
+	GATEWAY_UNRESOLVED, /* no MAC address for its next hop */
+	GATEWAY_DOWN,       /* fails its checks */
+	GATEWAY_STATES,
+};
+
+struct gateway;
+
+/* What the pools of all VIPs share. */
+struct pools {
+	struct loop *loop;
+	struct nlb_maps *maps;
+	struct http_client *client;
+	struct neigh *neigh;
+	struct loop_task flush; /* at the end of the round */
+	struct hash_key ring_key;
+	struct gateway *by_id[NLB_MAX_GATEWAYS];
+	uint16_t next_id;
+};
+
+/* A gateway as a member of one VIP's pool. */
+struct gateway {
+	struct list node; /* in vip->gateways */
+	struct vip *vip;
+	uint16_t id, generation;
+	char name[NLB_NAME_MAX], ip[NET_ADDR_LEN];
+	struct net_addr address;
+	uint32_t weight;
+	bool is_listed;          /* by the source of the pool, in its latest listing */
+	bool is_listed_draining; /* ... which wants no new connections there */
+	bool is_drained;         /* by nlbctl */
+	bool was_usable;         /* according to an earlier nlbd: holds until the first check */
+	struct health health;
+	struct check check;
+	char why[96]; /* the last check failed because … */
+	struct next_hop hop;
+	enum gateway_state state;
+	uint32_t slots; /* of the ring */
+};
+
+struct vip {
+	struct list node;
+	struct pools *pools;
+	const struct nlb_conf_vip *conf;
+	char name[NLB_NAME_MAX];
+	struct nlb_vip4_key key;
+	uint16_t id;
+	struct list gateways;
+	bool is_waiting; /* for the first listing from the registry; what is pinned goes on */
+	bool is_panicking;
+	bool is_dirty;
+	struct ring ring;
+	uint64_t ring_input;             /* hash of what the ring was built from */
+	struct nlb_gateway_stats former; /* what gateways counted that have left */
+};
+
+/* One line of a pool's source. */
+struct gateway_listing {
+	struct str name;
+	struct net_addr address;
+	uint32_t weight;
+	bool is_draining;
+};
+
+/* Says that something changed. */
+void vip_mark(struct vip *vip);
+/* Brings its maps up to date now. */
+void vip_flush(struct vip *vip);
+/* All gateways of the VIP as its source names them now. Those without an IPv4 address are left out.
+ */
+void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count);
+/* Asks for the next hops of its gateways again. */
+void vip_resolve(struct vip *vip);
+/* Takes every gateway out and off the maps, or (end of nlbd) only lets go of the memory. */
+void vip_clear(struct vip *vip, bool keeps_maps);
+
+void vip_set_name(char out[static NLB_NAME_MAX], struct str name);
+const char *gateway_state_name(enum gateway_state state);
+
+#define gateways_for_each(pos, vip)                                      \
+	for (struct list *pos##_n_ = (vip)->gateways.next;               \
+	     pos##_n_ != &(vip)->gateways &&                             \
+	     (pos = container_of(pos##_n_, struct gateway, node), true); \
+	     pos##_n_ = pos##_n_->next)
