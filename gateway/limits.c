@@ -405,9 +405,9 @@ void limits_check(struct limits_table *t, const struct limits_rule *const *rules
 		}
 		/* Another thread took the last one in between: the earlier rules get theirs back.
 		 */
+		*out = refusal(rules[i], debt_ns);
 		while (i-- > 0)
 			slot_give_back(&slots[i], rules[i]);
-		*out = refusal(rules[i + 1], debt_ns);
 		return;
 	}
 	*out = sum;

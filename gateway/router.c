@@ -637,6 +637,9 @@ static bool walk_hosts(struct walk *w)
 	if (!w->router->hosts.has_literals || !host_normalise(w->request->host, text, &host) ||
 	    host.len == 0)
 		return false;
+	/* A label with a dot in front is a suffix; no host is called that. */
+	if (host.p[0] == '.')
+		return false;
 	if (walk_host(w, host))
 		return true;
 	if (!w->router->has_suffixes)

@@ -272,7 +272,8 @@ static void write_file(const char *name, const char *text)
 
 static const char snapshot_text[] =
 	"{" LISTEN ",'services':{'feed':{'endpoints':[{'address':'127.0.0.1:1'}]},'next':{"
-	"'endpoints':[{'address':'127.0.0.1:2'}]}},"
+	"'endpoints':[{'address':'127.0.0.1:2'}]},'last':{'endpoints':[{'address':'127.0.0.1:3'}]}}"
+	","
 	"'auth':{'rider':{'type':'jwt','issuer':'i','algorithms':['HS256'],'jwks':{'file':'%s'},"
 	"'forward':{'sub':'X-User-Id','tenant':'X-Tenant'}}},"
 	"'rate_limits':{'per-ip':{'key':'ip','limit':10,'window_s':60},'per-user':{'key':'user',"
@@ -285,7 +286,7 @@ static const char snapshot_text[] =
 	"'sunset':'2027-06-01T00:00:00Z','successor':'/api/v2/user/','enforce_sunset':true},"
 	"'response':{'set':{'Cache-Control':'no-store'}}},"
 	"{'name':'split','match':{'path':'/split'},'max_body_bytes':7,'split':[{'service':'feed',"
-	"'weight':90},{'service':'next','weight':10}]},"
+	"'weight':50},{'service':'next','weight':10},{'service':'last','weight':40}]},"
 	"{'name':'ping','match':{'path':'/ping'},'respond':{'body':'pong'}}]}";
 
 static struct snapshot *snapshot_of(const char *keys)
@@ -346,7 +347,7 @@ static void compiles_routes(void **state)
 		next += str_eqz(snapshot_pick_service(split, i * (UINT64_MAX / 1000))->name,
 				"next");
 	assert_in_range(next, 95, 105);
-	assert_true(str_eqz(snapshot_pick_service(split, UINT64_MAX)->name, "next"));
+	assert_true(str_eqz(snapshot_pick_service(split, UINT64_MAX)->name, "last"));
 	assert_true(str_eqz(snapshot_pick_service(user, 7)->name, "feed"));
 	assert_null(snapshot_pick_service(&s->routes[2], 7));
 	snapshot_put(&s);

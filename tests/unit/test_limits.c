@@ -371,6 +371,25 @@ static void a_full_table_forgets_the_least(void **state)
 	limits_table_free(&t);
 }
 
+/* One rule twice stands for another thread that takes the last one between look and take. */
+static void what_was_taken_is_given_back(void **state)
+{
+	struct limits_table *t = limits_table_new(64);
+	struct limits_rule wide = rule_of("wide", "ip", 10, 60, 0);
+	struct limits_rule tight = rule_of("tight", "ip", 1, 60, 0);
+	const struct limits_rule *rules[] = { &wide, &tight, &tight };
+	struct net_addr client = client_of("192.0.2.1");
+	struct limits_subject subject = { .client = &client };
+	struct limits_verdict v;
+
+	limits_check(t, rules, 3, &subject, S, &v);
+	assert_false(v.is_allowed);
+	assert_ptr_equal(v.rule, &tight);
+	assert_int_equal(check(t, &tight, "192.0.2.1", S).is_allowed, true);
+	assert_int_equal(check(t, &wide, "192.0.2.1", S).remaining, 9);
+	limits_table_free(&t);
+}
+
 struct crowd {
 	struct limits_table *table;
 	const struct limits_rule *rules[2];
@@ -427,6 +446,7 @@ int main(void)
 		cmocka_unit_test(refuses_rules_it_cannot_keep),
 		cmocka_unit_test(writes_the_fields),
 		cmocka_unit_test(a_full_table_forgets_the_least),
+		cmocka_unit_test(what_was_taken_is_given_back),
 		cmocka_unit_test(threads_together_get_no_more_than_the_limit),
 	};
 

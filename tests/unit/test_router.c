@@ -121,6 +121,7 @@ static void picks_the_most_specific_route(void **state)
 		{ "GET", "a.b.example.com", "/x/y", 9 }, /* longer suffix */
 		{ "GET", "b.example.com", "/x/y", 8 },
 		{ "GET", "example.com", "/x/y", 2 }, /* a suffix needs something before it */
+		{ "GET", ".example.com", "/x/y", 2 },
 		{ "GET", "evilexample.com", "/x/y", 2 },
 		{ "GET", "", "/m", 10 },
 		{ "HEAD", "", "/m", 10 }, /* GET brings HEAD */
@@ -192,7 +193,8 @@ static void says_404_and_405_apart(void **state)
 
 static void captures_variables_and_the_rest(void **state)
 {
-	static const char *const lines[] = { "- - /u/{id}/p/{post}", "- - /u/{user}/*", "- - /*" };
+	static const char *const lines[] = { "- - /u/{id}/p/{post}", "- - /u/{user}/*", "- - /*",
+					     "- - /v/{id}/a", "- - /v/*" };
 	struct router *r = router_of(lines, CASES(lines));
 	struct router_match m;
 
@@ -215,6 +217,11 @@ static void captures_variables_and_the_rest(void **state)
 	assert_int_equal(m.route, 2);
 	assert_int_equal(m.var_count, 0);
 	assert_int_equal(m.rest_at, 0);
+
+	/* Tried, left again: the variable is not there. */
+	assert_int_equal(match(r, "GET", "", "/v/7/b", &m), ROUTER_FOUND);
+	assert_int_equal(m.route, 4);
+	assert_int_equal(m.var_count, 0);
 	router_free(&r);
 }
 
