@@ -27,6 +27,7 @@ struct http1 {
 	uint64_t drained;      /* bytes of a body that nobody wanted any more */
 	uint64_t wait_from_ms; /* when we began to wait for body bytes */
 	int64_t body_credit_ms;
+	uint64_t served;    /* requests of this connection */
 	bool keeps_alive;   /* after the current response */
 	bool is_old;        /* the client speaks HTTP/1.0 */
 	bool wants_body;    /* the sink takes body bytes now */
@@ -422,7 +423,9 @@ static bool read_head(struct http1 *h)
 	buf_consume(&c->in, (size_t)len);
 	h->is_old = head.minor == 0;
 	r->protocol = h->is_old ? "HTTP/1.0" : "HTTP/1.1";
-	h->keeps_alive = head.keeps_alive;
+	h->served++;
+	h->keeps_alive = head.keeps_alive &&
+			 (!client->max_requests || h->served < client->max_requests);
 	h->owes_continue = head.expects_continue;
 	h->body_credit_ms = client->body_timeout_ms;
 	http1_body_init(&h->body, &head);
