@@ -65,8 +65,7 @@ struct http_call {
 	bool is_cancelled;
 };
 
-/* --- base URLs
- * ------------------------------------------------------------------------------------ */
+/* --- base URLs ------------------------------------------------------------------------------- */
 
 static int base_resolve(struct http_base *out, struct str authority, struct err *err)
 {
@@ -157,8 +156,7 @@ void http_encode(struct buf *out, struct str text)
 	}
 }
 
-/* --- kept connections
- * ----------------------------------------------------------------------------- */
+/* --- kept connections ------------------------------------------------------------------------ */
 
 static void kept_close(struct kept *k)
 {
@@ -233,8 +231,7 @@ static bool client_take(struct http_client *client, const struct net_addr *addr,
 	return false;
 }
 
-/* --- the life of a call
- * ----------------------------------------------------------------------------- */
+/* --- the life of a call ---------------------------------------------------------------------- */
 
 static void call_disconnect(struct http_call *call)
 {
@@ -353,8 +350,7 @@ static void call_broken(struct http_call *call, int error, const char *problem)
 		call_end(call, r, "cannot connect");
 }
 
-/* --- sending and receiving; TLS would sit in these two -------------------------------------------
- */
+/* --- sending and receiving; TLS would sit in these two --------------------------------------- */
 
 /* Returns false when the call ended. */
 static bool call_send(struct http_call *call)
@@ -574,8 +570,7 @@ static void call_on_total(struct loop_timer *timer)
 		 "took longer than allowed");
 }
 
-/* --- starting
- * ------------------------------------------------------------------------------------------- */
+/* --- starting -------------------------------------------------------------------------------- */
 
 static void write_request(struct buf *out, const struct http_request_spec *spec)
 {
@@ -708,8 +703,7 @@ void http_client_free(struct http_client **clientp)
 	free(client);
 }
 
-/* --- synchronous
- * ------------------------------------------------------------------------------------------ */
+/* --- synchronous ----------------------------------------------------------------------------- */
 
 struct fetch {
 	struct http_answer answer;

@@ -84,8 +84,7 @@ struct http_call *http_call_start(struct http_client *client, const struct http_
  * fine. */
 void http_call_cancel(struct http_call **call);
 
-/* --- for command-line tools
- * ----------------------------------------------------------------------- */
+/* --- for command-line tools ------------------------------------------------------------------ */
 
 struct http_answer {
 	unsigned status;

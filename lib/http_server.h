@@ -93,7 +93,7 @@ const struct http_server_stats *http_server_stats(const struct http_server *s);
 /* The same as metrics, each name with this prefix ("gatehouse_registry_api"). */
 void http_server_metrics(const struct http_server *s, const char *prefix, struct buf *out);
 
-/* --- reading a request ------------------------------------------------------------------------ */
+/* --- reading a request ----------------------------------------------------------------------- */
 
 /* First header of that name in any case; a NULL p when there is none. From within on_request only.
  */
@@ -104,7 +104,7 @@ int http_query(const struct http_request *req, const char *name, struct str *out
 /* Decodes %XX, and "+" if asked, into the arena. -EINVAL on bad encoding or a NUL. */
 int http_decode(struct arena *a, struct str text, bool plus_is_space, struct str *out);
 
-/* --- answering -------------------------------------------------------------------------------- */
+/* --- answering ------------------------------------------------------------------------------- */
 
 /* Empty, and shared by all requests of the server: a place to write a body into right before
  * http_respond. */
@@ -123,7 +123,7 @@ __attribute__((format(printf, 4, 5))) void http_problem_field(struct http_reques
 							      unsigned status, const char *field,
 							      const char *detail, ...);
 
-/* --- streaming -------------------------------------------------------------------------------- */
+/* --- streaming ------------------------------------------------------------------------------- */
 
 /* Sends the head of an answer without an end; then http_stream_write until http_stream_end. Returns
  * false when the request was a HEAD: it is answered and gone. */
@@ -134,7 +134,7 @@ bool http_stream_write(struct http_request *req, struct str data);
 size_t http_stream_queued(const struct http_request *req);
 void http_stream_end(struct http_request *req);
 
-/* --- routing ---------------------------------------------------------------------------------- */
+/* --- routing --------------------------------------------------------------------------------- */
 
 /* Pattern segments are literal or "{name}" (any one segment, not empty). The last may be "{name*}"
  * (the rest of the path, perhaps empty, still encoded). GET takes HEAD too. */

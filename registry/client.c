@@ -60,8 +60,7 @@ static struct reg_watched *watched_find(const struct reg_client *c, const char *
 	return NULL;
 }
 
-/* --- failing and coming back
- * -------------------------------------------------------------------------- */
+/* --- failing and coming back ----------------------------------------------------------------- */
 
 uint64_t reg_client_jitter(uint64_t delay_ms)
 {
@@ -125,8 +124,7 @@ static void client_connected(struct reg_client *c)
 	reg_client_tell(c, REG_CLIENT_CONNECTED, "%s", c->urls[c->url].text);
 }
 
-/* --- event stream
- * ------------------------------------------------------------------------------------- */
+/* --- event stream ---------------------------------------------------------------------------- */
 
 static const json_t *find_app(const json_t *apps, const char *name)
 {
@@ -269,8 +267,7 @@ static void client_stream(struct reg_client *c)
 		client_fail(c, "out of memory");
 }
 
-/* --- blocking queries
- * ----------------------------------------------------------------------------------- */
+/* --- blocking queries ------------------------------------------------------------------------ */
 
 static void watched_poll(struct reg_watched *w);
 
@@ -348,8 +345,7 @@ static void client_connect(struct reg_client *c)
 	client_stream(c);
 }
 
-/* --- the client
- * -------------------------------------------------------------------------------------- */
+/* --- the client ------------------------------------------------------------------------------ */
 
 static void client_on_restart(struct loop_task *task)
 {

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The last known lists on disk, in the same form as GET /v1/apps: for a start without a registry.
- */
+/* The last known lists on disk, in the form of GET /v1/apps: for a start without a registry. */
 #include <errno.h>
 #include <stdlib.h>
 

@@ -5,8 +5,7 @@
 #include "lib/cleanup.h"
 #include "registry/client_private.h"
 
-/* --- lists
- * ----------------------------------------------------------------------------------------- */
+/* --- lists ----------------------------------------------------------------------------------- */
 
 struct counted_list {
 	struct reg_list list;
@@ -126,8 +125,7 @@ void reg_watched_publish(struct reg_watched *w)
 	reg_list_unref(&list);
 }
 
-/* --- items
- * ----------------------------------------------------------------------------------------- */
+/* --- items ----------------------------------------------------------------------------------- */
 
 static void item_free(struct reg_item *item)
 {

@@ -71,8 +71,7 @@ struct options {
 	json_t *metadata;
 };
 
-/* --- talking
- * ---------------------------------------------------------------------------------------- */
+/* --- talking --------------------------------------------------------------------------------- */
 
 static int fail(const char *text)
 {
@@ -112,8 +111,7 @@ static int fail_with(const struct options *o, unsigned status, struct str body)
 	return FAILED;
 }
 
-/* One request. DONE with the answer's body as JSON (NULL when empty), or FAILED after saying why.
- */
+/* One request. DONE with the body as JSON, or FAILED after saying why. */
 static int ask(const struct options *o, enum http_method method, struct str path, struct str body,
 	       json_t **out)
 {
@@ -171,8 +169,7 @@ static int ask_about(const struct options *o, enum http_method method, const cha
 	return r;
 }
 
-/* --- printing
- * --------------------------------------------------------------------------------------- */
+/* --- printing -------------------------------------------------------------------------------- */
 
 static void print_json(const json_t *json)
 {
@@ -263,8 +260,7 @@ static json_t **sorted_apps(const json_t *json, size_t *count)
 	return sorted;
 }
 
-/* --- commands
- * --------------------------------------------------------------------------------------- */
+/* --- commands -------------------------------------------------------------------------------- */
 
 static int cmd_apps(const struct options *o, int argc, char **argv)
 {
@@ -561,8 +557,7 @@ static int cmd_status(const struct options *o, int argc, char **argv)
 	return ask_about(o, METHOD_PUT, argv[0], argv[1], "/status", str_from(body), NULL);
 }
 
-/* --- watch
- * ------------------------------------------------------------------------------------------ */
+/* --- watch ----------------------------------------------------------------------------------- */
 
 struct watching {
 	const struct options *o;
@@ -657,8 +652,7 @@ static int cmd_watch(const struct options *o, int argc, char **argv)
 	return FAILED;
 }
 
-/* --- the command line
- * ------------------------------------------------------------------------------- */
+/* --- the command line ------------------------------------------------------------------------ */
 
 static const struct command {
 	const char *name;

@@ -70,8 +70,7 @@ bool reg_app_name(struct str name, char out[static REG_APP_MAX + 1])
 	return true;
 }
 
-/* --- reading
- * -------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 /* What the readers of members share. */
 struct reading {
@@ -394,8 +393,7 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 	return 0;
 }
 
-/* --- writing
- * -------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 void reg_instance_write(struct json_writer *w, const char *key, const char *app,
 			const struct reg_instance *i)

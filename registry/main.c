@@ -16,8 +16,7 @@
 #include "registry/conf.h"
 #include "registry/snapshot.h"
 
-/* Beyond every index that was given out after the snapshot, whatever happened in its last second.
- */
+/* Beyond every index given out after the snapshot, whatever happened in its last second. */
 #define INDEX_GAP   1000000
 #define MAX_BODY    (1UL << 20)
 #define STOP_MAX_MS 5000
@@ -67,8 +66,7 @@ static int conf_read(const char *path, struct reg_conf *out, struct arena *arena
 	return r;
 }
 
-/* --- callbacks
- * ------------------------------------------------------------------------------------ */
+/* --- callbacks ------------------------------------------------------------------------------- */
 
 static void on_change(const struct reg_entry *entry, enum reg_change change, void *arg)
 {
@@ -116,8 +114,7 @@ static void on_sweep(struct loop_timer *timer)
 	loop_timer_start(r->loop, timer, r->conf.lease.sweep_ms);
 }
 
-/* --- start
- * ---------------------------------------------------------------------------------------- */
+/* --- start ----------------------------------------------------------------------------------- */
 
 static void on_restored(struct str app, const struct reg_instance *i, void *arg)
 {
@@ -260,8 +257,7 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 	return 0;
 }
 
-/* --- signals
- * -------------------------------------------------------------------------------------- */
+/* --- signals --------------------------------------------------------------------------------- */
 
 static void on_stopped(void *arg)
 {

@@ -69,8 +69,7 @@ static uint64_t get_u64(const char *p)
 	return le64toh(v);
 }
 
-/* --- writing
- * -------------------------------------------------------------------------------------- */
+/* --- writing --------------------------------------------------------------------------------- */
 
 static void encode_instance(struct buf *out, struct str app, const struct reg_instance *i)
 {
@@ -134,8 +133,7 @@ void reg_snapshot_seal(struct buf *encoded)
 	}
 }
 
-/* --- reading
- * -------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 /* Pairs of NUL-terminated texts, and nothing behind. */
 static bool is_metadata(struct str s)
@@ -237,8 +235,7 @@ int reg_snapshot_decode(struct str bytes, struct reg_snapshot_info *info,
 	return 0;
 }
 
-/* --- files
- * ------------------------------------------------------------------------------------------ */
+/* --- files ----------------------------------------------------------------------------------- */
 
 static int write_all(int fd, struct str bytes)
 {

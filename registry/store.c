@@ -64,8 +64,7 @@ struct reg_store {
 	struct reg_store_stats stats;
 };
 
-/* --- look-up
- * ----------------------------------------------------------------------------------------- */
+/* --- look-up --------------------------------------------------------------------------------- */
 
 static uint64_t app_hash(const struct reg_store *s, struct str name)
 {
@@ -107,8 +106,7 @@ static struct reg_entry *entry_find(const struct reg_store *s, const struct reg_
 	return NULL;
 }
 
-/* --- apps
- * -------------------------------------------------------------------------------------------- */
+/* --- apps ------------------------------------------------------------------------------------ */
 
 static struct reg_app *app_new(struct reg_store *s, struct str name)
 {
@@ -145,8 +143,7 @@ static void app_count(struct reg_store *s, struct reg_app *app, int by)
 		s->stats.apps--;
 }
 
-/* --- entries
- * ----------------------------------------------------------------------------------------- */
+/* --- entries --------------------------------------------------------------------------------- */
 
 static size_t entry_size(const struct reg_entry *e)
 {
@@ -281,8 +278,7 @@ static void entry_changed(struct reg_store *s, struct reg_entry *e, enum reg_cha
 		s->config.on_change(e, change, s->config.arg);
 }
 
-/* --- leases
- * ------------------------------------------------------------------------------------------ */
+/* --- leases ---------------------------------------------------------------------------------- */
 
 static void entry_release(struct reg_store *s, struct reg_entry *e)
 {
@@ -373,8 +369,7 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 	store_forget(s, now_ms);
 }
 
-/* --- changes
- * ----------------------------------------------------------------------------------------- */
+/* --- changes --------------------------------------------------------------------------------- */
 
 static int store_check_room(const struct reg_store *s, const struct reg_instance *i, bool is_new)
 {
@@ -522,8 +517,7 @@ int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_
 	return 0;
 }
 
-/* --- reading
- * ----------------------------------------------------------------------------------------- */
+/* --- reading --------------------------------------------------------------------------------- */
 
 uint64_t reg_store_index(const struct reg_store *s)
 {
@@ -630,8 +624,7 @@ const struct reg_store_stats *reg_store_stats(const struct reg_store *s)
 	return &s->stats;
 }
 
-/* --- the store
- * ----------------------------------------------------------------------------------------- */
+/* --- the store ------------------------------------------------------------------------------- */
 
 struct reg_store *reg_store_new(const struct reg_store_config *config, uint64_t now_ms)
 {

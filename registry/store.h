@@ -63,8 +63,7 @@ void reg_store_set_self_preservation(struct reg_store *s, bool is_on);
 /* Lets leases run out and forgets old departures. */
 void reg_store_sweep(struct reg_store *s, uint64_t now_ms);
 
-/* --- reading: pointers are good until the next change --------------------------------------------
- */
+/* --- reading: pointers are good until the next change ---------------------------------------- */
 
 /* Of the last change of all. */
 uint64_t reg_store_index(const struct reg_store *s);

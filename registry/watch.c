@@ -74,8 +74,7 @@ struct reg_watch {
 	struct reg_watch_stats stats;
 };
 
-/* --- topics --------------------------------------------------------------------------------------
- */
+/* --- topics ---------------------------------------------------------------------------------- */
 
 static struct topic *topic_find(const struct reg_watch *w, struct str name)
 {
@@ -121,8 +120,7 @@ static void topic_release(struct reg_watch *w, struct topic *t)
 	free(t);
 }
 
-/* --- lists ---------------------------------------------------------------------------------------
- */
+/* --- lists ----------------------------------------------------------------------------------- */
 
 static void write_instances(struct json_writer *j, const struct reg_app *app,
 			    const struct filter *f)
@@ -193,8 +191,7 @@ static void answer_list(struct reg_watch *w, struct http_request *req, const str
 	http_respond_json(req, 200, buf_str(body));
 }
 
-/* --- blocking queries ----------------------------------------------------------------------------
- */
+/* --- blocking queries ------------------------------------------------------------------------ */
 
 static void waiter_end(struct waiter *waiter)
 {
@@ -341,8 +338,7 @@ void reg_watch_app(struct reg_watch *w, struct http_request *req)
 	watch_query(w, req, &f, reg_app_index(w->store, reg_store_app(w->store, f.app)));
 }
 
-/* --- event streams -------------------------------------------------------------------------------
- */
+/* --- event streams --------------------------------------------------------------------------- */
 
 static const char *const event_names[] = {
 	[REG_PUT] = "put",
@@ -584,8 +580,7 @@ void reg_watch_on_change(struct reg_watch *w, const struct reg_entry *entry, enu
 			    buf_str(&w->event));
 }
 
-/* --- the whole
- * -------------------------------------------------------------------------------------- */
+/* --- the whole ------------------------------------------------------------------------------- */
 
 struct reg_watch *reg_watch_new(struct loop *loop, const struct reg_store *store)
 {
