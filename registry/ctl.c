@@ -195,8 +195,7 @@ static void metadata_text(const json_t *instance, struct buf *out)
 	const char *key;
 	json_t *value;
 
-	json_object_foreach(json_object_get(instance, "metadata"), key, value)
-	{
+	json_object_foreach (json_object_get(instance, "metadata"), key, value) {
 		if (buf_len(out))
 			buf_putc(out, ' ');
 		for (const char *p = key; *p; p++)
@@ -517,8 +516,7 @@ static int print_registry(const struct options *o)
 	table_cell(t, "%lld", number_of(json, "index"));
 	table_cell(t, "apps");
 	table_cell(t, "%lld", number_of(json, "apps"));
-	json_object_foreach((json_t *)(uintptr_t)instances, name, value)
-	{
+	json_object_foreach ((json_t *)(uintptr_t)instances, name, value) {
 		table_cell(t, "instances %s", name);
 		table_cell(t, "%lld", (long long)json_integer_value(value));
 	}

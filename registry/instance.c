@@ -297,8 +297,7 @@ static int read_metadata(struct reading *r, const char *field, const json_t *v)
 	if (json_object_size(v) > REG_METADATA_MAX)
 		return wrong(r, field, "must have at most %d members", REG_METADATA_MAX);
 	/* jansson's iterators want a json_t that is not const, and leave it as it is. */
-	json_object_foreach((json_t *)(uintptr_t)v, key, value)
-	{
+	json_object_foreach ((json_t *)(uintptr_t)v, key, value) {
 		int rc = check_pair(r, str_from(key), value);
 
 		if (rc < 0)
@@ -311,8 +310,7 @@ static int read_metadata(struct reading *r, const char *field, const json_t *v)
 	if (!at)
 		return -ENOMEM;
 	r->i->metadata = str_of(at, len);
-	json_object_foreach((json_t *)(uintptr_t)v, key, value)
-	{
+	json_object_foreach ((json_t *)(uintptr_t)v, key, value) {
 		at = stpcpy(at, key) + 1;
 		at = stpcpy(at, json_string_value(value)) + 1;
 	}
@@ -374,8 +372,7 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 		if (!i.id.p)
 			return -ENOMEM;
 	}
-	json_object_foreach((json_t *)(uintptr_t)json, name, v)
-	{
+	json_object_foreach ((json_t *)(uintptr_t)json, name, v) {
 		int rc = read_member(&r, name, v);
 
 		if (rc < 0)

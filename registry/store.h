@@ -37,9 +37,7 @@ struct reg_store_config {
 struct reg_store *reg_store_new(const struct reg_store_config *config, uint64_t now_ms);
 void reg_store_free(struct reg_store **store);
 
-/* --- changes
- * ---------------------------------------------------------------------------------------- `app` is
- * in lower case (reg_app_name). */
+/* --- changes; `app` is in lower case (reg_app_name) ------------------------------------------ */
 
 enum reg_put { REG_PUT_NEW, REG_PUT_REPLACED, REG_PUT_SAME };
 /*
