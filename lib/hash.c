@@ -97,7 +97,7 @@ const struct hash_key *hash_process_key(void)
 
 void random_bytes(void *out, size_t len)
 {
-	static __thread unsigned char stock[1024];
+	static __thread unsigned char stock[4096];
 	static __thread size_t left;
 
 	if (len > sizeof(stock)) {
