@@ -13,12 +13,16 @@
 #define FIRST_WITHIN_MS 100
 #define ANSWER_MAX      65536
 
-/* Ends what is under way and plans the next check: a tenth more or less, so that many checks of one
- * gateway spread instead of marching in step. */
+/*
+ * Ends what is under way and plans the next check. The interval counts from begin to begin, so that
+ * a gateway that hangs is found out as soon as one that refuses; a tenth more or less, so that many
+ * checks of one gateway spread instead of marching in step.
+ */
 static void finish(struct check *c, const char *why)
 {
 	uint64_t tenth = c->interval_ms / 10;
-	uint64_t jitter = tenth ? random_fast() % (2 * tenth + 1) : 0;
+	uint64_t wait_ms = c->interval_ms - tenth + (tenth ? random_fast() % (2 * tenth + 1) : 0);
+	uint64_t took_ms = loop_now_ms(c->loop) - c->started_ms;
 
 	loop_timer_stop(c->loop, &c->timeout);
 	if (c->io.fd >= 0) {
@@ -26,7 +30,7 @@ static void finish(struct check *c, const char *why)
 		close(c->io.fd);
 		c->io.fd = -1;
 	}
-	loop_timer_start(c->loop, &c->interval, c->interval_ms - tenth + jitter);
+	loop_timer_start(c->loop, &c->interval, wait_ms > took_ms ? wait_ms - took_ms : 1);
 	c->on_result(c, why);
 }
 
@@ -109,6 +113,7 @@ static void on_interval(struct loop_timer *timer)
 {
 	struct check *c = container_of(timer, struct check, interval);
 
+	c->started_ms = loop_now_ms(c->loop);
 	loop_timer_start(c->loop, &c->timeout, c->timeout_ms);
 	if (c->type == NLB_HEALTH_HTTP)
 		start_http(c);

@@ -29,6 +29,7 @@ struct check {
 	struct loop_timer timeout;
 	struct loop_io io; /* fd is -1 unless a connection is tried */
 	struct http_call *call;
+	uint64_t started_ms; /* the check under way or the last one */
 	bool is_running;
 	/* `why`: the sentence for a failure, NULL for a success; valid only during the call. */
 	void (*on_result)(struct check *c, const char *why);

@@ -201,7 +201,7 @@ static bool copy(struct nlmsghdr *head, size_t body_len, uint16_t type, void *ou
 static const char *ask_route(struct neigh *n, struct in_addr to, struct in_addr *via,
 			     uint32_t *ifindex)
 {
-	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO)));
+	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *head = (struct nlmsghdr *)(void *)answer;
 	struct request r;
 	ssize_t len;
@@ -225,7 +225,7 @@ static const char *ask_route(struct neigh *n, struct in_addr to, struct in_addr 
 /* Returns the neighbour's state, 0 when it is not known. */
 static uint16_t ask_neighbour(struct neigh *n, struct in_addr via, uint32_t ifindex, uint8_t mac[6])
 {
-	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO)));
+	char answer[4096] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct nlmsghdr *head = (struct nlmsghdr *)(void *)answer;
 	struct request r;
 	uint16_t state;
@@ -245,7 +245,7 @@ static uint16_t ask_neighbour(struct neigh *n, struct in_addr via, uint32_t ifin
 /* As if a packet were waiting for the neighbour: the kernel asks on the segment. */
 static void trigger(struct neigh *n, struct in_addr via, uint32_t ifindex)
 {
-	char answer[1024] __attribute__((aligned(NLMSG_ALIGNTO)));
+	char answer[1024] __attribute__((aligned(NLMSG_ALIGNTO))) = { 0 };
 	struct request r;
 
 	request_init(&r, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_ACK, sizeof(r.neighbour));

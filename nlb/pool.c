@@ -239,7 +239,10 @@ static struct ring_member ring_member(const struct gateway *gw)
 		.weight = gw->weight,
 		.takes_new = gw->state == GATEWAY_UP ||
 			     (panics && gw->state == GATEWAY_DOWN && wants_new),
-		.takes_known = gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING || panics,
+		/* Also while its MAC address is looked for: to lose a packet is better than to have
+		 * another gateway reset the connection. */
+		.takes_known = gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING ||
+			       gw->state == GATEWAY_UNRESOLVED || panics,
 	};
 }
 
@@ -251,8 +254,8 @@ static uint64_t ring_input(const struct ring_member *members, size_t count)
 		const struct ring_member *m = &members[i];
 
 		/* A sum: the order of listing has no influence on the ring. */
-		h += hash_mix64(hash_mix64(m->id) + (uint64_t)m->weight * 4 + m->takes_new * 2U +
-				m->takes_known);
+		h += hash_mix64(hash_mix64(m->id) + (uint64_t)m->weight * 4 +
+				(uint64_t)m->takes_new * 2 + m->takes_known);
 	}
 	return h;
 }

@@ -66,7 +66,7 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 		return err;
 
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
-		const uint16_t *choice = &choices[s * CHOICES];
+		const uint16_t *choice = &choices[(size_t)s * CHOICES];
 		struct nlb_slot *slot = &out[s];
 
 		*slot = (struct nlb_slot) { 0 };

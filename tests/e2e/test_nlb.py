@@ -208,6 +208,20 @@ def test_failing_gateway_takes_no_new_connections(make_chain):
     chain.echoes.pop("gw1")
 
 
+def test_host_that_vanishes_is_out_within_two_seconds(make_chain):
+    health = {"type": "tcp", "interval_ms": 500, "timeout_ms": 500, "rise": 2, "fall": 2}
+    chain = make_chain(gateways=2, health=health)
+    chain.start()
+    chain.gateways["gw1"].link_down()
+    cut_at = time.monotonic()
+    chain.wait_state("gw1", "down")
+    assert time.monotonic() - cut_at < 2
+    assert set(chain.spread(20)) == {"gw2"}
+    chain.gateways["gw1"].link_up()
+    chain.wait_state("gw1", "up")
+    assert set(chain.spread(30)) == {"gw1", "gw2"}
+
+
 def test_all_gateways_unhealthy_means_all_are_used(make_chain):
     chain = make_chain(gateways=2)
     chain.start()
@@ -474,3 +488,38 @@ def test_runs_with_two_capabilities_and_can_still_work(make_chain):
     chain.wait_state("gw1", "down")
     assert set(chain.spread(20)) == {"gw2"}
     assert json.loads(chain.nlbctl("flows"))["used"] >= 20
+
+
+def test_commands_teach_their_use(make_chain):
+    chain = make_chain(gateways=1)
+    nlbctl = chain.program("nlbctl")
+    host = chain.gateways["gw1"]
+
+    def refused(*words, on=chain.nlb):
+        with pytest.raises(lab_module.LabError) as caught:
+            on.run(nlbctl, *words)
+        return str(caught.value).partition(": nlbctl: ")[2]
+
+    assert "decap attach INTERFACE" in chain.nlb.run(nlbctl, "--help")
+    assert refused() == "nlbctl: a command is needed (nlbctl --help)"
+    assert 'no command "stats"' in refused("stats")
+    assert "wrong number of arguments" in refused("drain", "rider")
+    assert "is it running? packets are forwarded without it" in refused("status")
+    assert "nothing of ours is attached" in refused("detach", "eth0")
+    assert "at least one --source" in refused("decap", "attach", "eth0")
+    assert "is not an IPv4 address" in refused("decap", "attach", "eth0", "--source", "nlb")
+    assert "lo has no virtual IP" in refused("decap", "attach", "eth0", "--source", NLB)
+    assert "no decapsulation on eth0" in refused("decap", "status", "eth0")
+
+    # Settings are replaced, what was counted stays; and it can be taken off again.
+    before = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
+    assert (before["vips"], before["sources"]) == ([VIP], [NLB])
+    host.run(nlbctl, "decap", "attach", "eth0", "--source", "10.0.0.3", "--source", "10.1.0.0/16",
+             "--vip", "203.0.113.77")
+    after = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
+    assert sorted(after["sources"]) == ["10.0.0.3", "10.1.0.0/16"]
+    assert after["vips"] == ["203.0.113.77"]
+    assert after["packets"]["not_tunnel"] >= before["packets"]["not_tunnel"]
+    host.run(nlbctl, "decap", "detach", "eth0")
+    assert "no decapsulation" in refused("decap", "status", "eth0", on=host)
+    assert json.loads(host.run("bpftool", "-j", "net"))[0]["xdp"] == []
