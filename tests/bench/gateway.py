@@ -32,8 +32,10 @@ from tokens import BulkSigner, write_users  # noqa: E402
 ISSUER = "https://id.example.com/bench"
 AUDIENCE = "bench-app"
 USERS = 1000
-# Everything measured comes before whatever else the machine does, where that may be asked for.
-PRIORITY = ["nice", "-n", "-10"] if os.geteuid() == 0 else []
+# What is measured comes before whatever else the machine does, where we may ask for that. Each program
+# has a session of its own, and the kernel weighs sessions (sched(7), autogroups) before processes.
+RAISE = 'echo -10 2>/dev/null >/proc/self/autogroup; exec nice -n -10 "$@"'
+PRIORITY = ["sh", "-c", RAISE, "sh"] if os.geteuid() == 0 else []
 SMALL = tuple(prefix + "profile" for prefix in PREFIXES.values())
 LARGE = tuple(prefix + "1m" for prefix in PREFIXES.values())
 
@@ -53,12 +55,27 @@ class Case:
         )
 
 
+class ConnectionCase(Case):
+    """A new connection for every request."""
+
+    def __init__(self, name, title, is_resumed):
+        super().__init__(name, title, connections=32)
+        self.is_resumed = is_resumed
+
+    def run_load(self, generator, target, seconds, users_file):
+        return generator.connections(
+            target.port, seconds, self.connections, self.paths[0], self.is_resumed
+        )
+
+
 CASES = (
     Case("none", "keep-alive, no token"),
     Case("hs256", "keep-alive, HS256", "HS256"),
     Case("rs256", "keep-alive, RS256", "RS256"),
     Case("es256", "keep-alive, ES256", "ES256"),
     Case("rs256-20k", "keep-alive, RS256, 20,000 tokens", "RS256", tokens=20000),
+    ConnectionCase("full", "connection per request, no token", False),
+    ConnectionCase("resumed", "connection per request, resumed, no token", True),
     Case("1m-down", "1 MB down, no token, 16 connections", connections=16, paths=LARGE),
 )
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+HANDSHAKES = os.path.join(os.environ.get("GATEHOUSE_BUILD", "build"), "tests/bench/handshakes")
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -74,6 +75,7 @@ class Generator:
         self.env = {**os.environ, "OPENSSL_CONF": openssl_conf}
 
     def _run(self, argv, seconds):
+        argv = [str(word) for word in argv]
         done = subprocess.run(
             self.prefix + argv,
             env=self.env,
@@ -81,6 +83,7 @@ class Generator:
             capture_output=True,
             text=True,
             timeout=seconds + 30,
+            start_new_session=True,
         )
         lines = [line for line in done.stdout.splitlines() if line.startswith('{"requests"')]
         if done.returncode != 0 or not lines:
@@ -100,3 +103,15 @@ class Generator:
             + ["--", users_file, *paths],
             seconds,
         )
+
+    def connections(self, port, seconds, connections, path, is_resumed):
+        """A connection per request."""
+        kind = "resumed" if is_resumed else "full"
+        result = self._run([HANDSHAKES, port, seconds, connections, kind, path], seconds)
+        share = result["resumed"] / result["requests"]
+        if not is_resumed and share:
+            raise LoadFailed(f"{share:.0%} of the handshakes were resumed, wanted whole ones")
+        # The first of each connection has no ticket yet.
+        if is_resumed and result["resumed"] + connections < result["requests"]:
+            raise LoadFailed(f"only {share:.1%} of the handshakes were resumed")
+        return result
