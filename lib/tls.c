@@ -381,8 +381,11 @@ static int on_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CI
 	if (!EVP_MAC_CTX_set_params(mac, params) ||
 	    !EVP_CipherInit_ex2(cipher, s->ticket_cipher, key + 48, iv, is_new, NULL))
 		return -1;
-	/* Accepted, but sealed with an older key: have a new ticket sent. */
-	return !is_new && at > 0 ? 2 : 1;
+	if (is_new)
+		return 1;
+	/* Accepted; 2 has a new ticket sent. Clients of TLS 1.3 use each once (RFC 8446 C.4) and
+	 * would have none for their next connection; older ones need one only when keys change. */
+	return at > 0 || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
 static int load_ticket_keys(struct tls_server *s, const char *path, struct err *err)
