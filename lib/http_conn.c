@@ -8,7 +8,7 @@
 #include "lib/cleanup.h"
 #include "lib/http_server_impl.h"
 
-#define READ_SIZE    16384
+#define READ_SIZE    16384UL
 #define OUT_PAUSE    65536 /* so much unsent: no further request is taken up */
 #define ROUND_READS  16    /* then the other connections get their turn */
 #define LINGER_MS    1000

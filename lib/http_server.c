@@ -149,7 +149,7 @@ static void server_close_listeners(struct http_server *s)
 	loop_timer_stop(s->loop, &s->accept_again);
 	for (unsigned i = 0; i < s->listener_count; i++) {
 		struct listener *l = &s->listeners[i];
-		struct net_addr addr;
+		struct net_addr addr = { 0 };
 
 		if (l->is_local && http_server_address(s, i, &addr) == 0 && addr.un.sun_path[0])
 			unlink(addr.un.sun_path);

@@ -238,23 +238,30 @@ static void add_instance(struct table *t, const char *app, const json_t *instanc
 	buf_fini(&metadata);
 }
 
+struct named_app {
+	const char *name;
+	const json_t *instances;
+};
+
 static int compare_apps(const void *a, const void *b)
 {
-	return strcmp(text_of(*(json_t *const *)a, "app"), text_of(*(json_t *const *)b, "app"));
+	return strcmp(((const struct named_app *)a)->name, ((const struct named_app *)b)->name);
 }
 
-/* The apps of a list, by name. */
-static json_t **sorted_apps(const json_t *json, size_t *count)
+/* The apps of a list, by name. NULL when out of memory. */
+static struct named_app *sorted_apps(const json_t *json, size_t *count)
 {
 	const json_t *apps = json_object_get(json, "apps");
-	json_t **sorted;
+	struct named_app *sorted;
 
 	*count = json_array_size(apps);
 	sorted = calloc(*count + 1, sizeof(*sorted));
 	if (!sorted)
 		return NULL;
-	for (size_t i = 0; i < *count; i++)
-		sorted[i] = json_array_get(apps, i);
+	for (size_t i = 0; i < *count; i++) {
+		sorted[i].name = text_of(json_array_get(apps, i), "app");
+		sorted[i].instances = json_object_get(json_array_get(apps, i), "instances");
+	}
 	qsort(sorted, *count, sizeof(*sorted), compare_apps);
 	return sorted;
 }
@@ -265,7 +272,7 @@ static int cmd_apps(const struct options *o, int argc, char **argv)
 {
 	static const char *const header[] = { "APP", ">INSTANCES", ">UP", ">NOT UP", NULL };
 	CLEANUP(cleanup_json) json_t *json = NULL;
-	CLEANUP(cleanup_free) json_t **apps = NULL;
+	CLEANUP(cleanup_free) struct named_app *apps = NULL;
 	struct table *t;
 	size_t count;
 	int r = ask(o, METHOD_GET, STR("/v1/apps"), STR(""), &json);
@@ -283,12 +290,12 @@ static int cmd_apps(const struct options *o, int argc, char **argv)
 	if (!apps || !t)
 		return fail("out of memory");
 	for (size_t i = 0; i < count; i++) {
-		const json_t *instances = json_object_get(apps[i], "instances");
+		const json_t *instances = apps[i].instances;
 		size_t all = json_array_size(instances), up = 0;
 
 		for (size_t n = 0; n < all; n++)
 			up += strcmp(text_of(json_array_get(instances, n), "status"), "UP") == 0;
-		table_cell(t, "%s", text_of(apps[i], "app"));
+		table_cell(t, "%s", apps[i].name);
 		table_cell(t, "%zu", all);
 		table_cell(t, "%zu", up);
 		table_cell(t, "%zu", all - up);
@@ -318,7 +325,7 @@ static int print_instances(const json_t *json)
 {
 	static const char *const header[] = { "APP",     "ID",      "ADDRESS", "STATUS",   "ZONE",
 					      ">WEIGHT", "VERSION", ">LEASE",  "METADATA", NULL };
-	CLEANUP(cleanup_free) json_t **apps = NULL;
+	CLEANUP(cleanup_free) struct named_app *apps = NULL;
 	struct table *t = table_new(header);
 	size_t count;
 
@@ -326,7 +333,7 @@ static int print_instances(const json_t *json)
 	if (!t || !apps)
 		return fail("out of memory");
 	for (size_t i = 0; i < count; i++)
-		add_instances(t, text_of(apps[i], "app"), json_object_get(apps[i], "instances"));
+		add_instances(t, apps[i].name, apps[i].instances);
 	add_instances(t, text_of(json, "app"), json_object_get(json, "instances"));
 	table_print(t);
 	return DONE;

@@ -147,9 +147,11 @@ static void set_aside(const char *path, const char *why)
 
 static int store_make(struct registry *r, uint64_t last_index)
 {
+	uint64_t beyond = last_index ? last_index + INDEX_GAP : 0;
+	uint64_t now_ms = clock_wall_ms();
 	const struct reg_store_config config = {
 		/* The clock makes it new even if the snapshot was lost. */
-		.start_index = MAX(last_index ? last_index + INDEX_GAP : 0, clock_wall_ms()),
+		.start_index = MAX(beyond, now_ms),
 		.has_self_preservation = r->conf.lease.self_preservation,
 		.on_change = on_change,
 		.on_preserving = on_preserving,
