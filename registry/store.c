@@ -583,9 +583,13 @@ const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64
 {
 	const struct list *at = &s->changes;
 
-	while (at->prev != &s->changes && change_at(s, at->prev)->index > index)
+	for (;;) {
+		const struct reg_entry *e = change_at(s, at->prev);
+
+		if (!e || e->index <= index)
+			return change_at(s, at);
 		at = at->prev;
-	return change_at(s, at);
+	}
 }
 
 const struct reg_entry *reg_store_next_change(const struct reg_store *s,

@@ -451,17 +451,24 @@ static int stream_subscribe(struct stream *st, struct str name)
 static int stream_read_apps(struct stream *st, struct http_request *req)
 {
 	struct str list, name;
+	size_t most = 1;
 	int r = http_query(req, "apps", &list);
 
 	if (r == -ENOENT || (r == 0 && list.len == 0))
 		return 0;
-	st->subscriptions = arena_array(req->arena, struct subscription, APPS_MAX);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < list.len; i++)
+		most += list.p[i] == ',';
+	if (most > APPS_MAX)
+		return -EINVAL;
+	st->subscriptions = arena_array(req->arena, struct subscription, most);
 	if (!st->subscriptions)
 		return -ENOMEM;
 	while (r == 0 && str_split(&list, ',', &name)) {
 		char app[REG_APP_MAX + 1];
 
-		if (st->count == APPS_MAX || !reg_app_name(name, app))
+		if (!reg_app_name(name, app))
 			r = -EINVAL;
 		else if (st->count == 0 || !stream_wants(st, app))
 			r = stream_subscribe(st, str_from(app));
