@@ -51,6 +51,7 @@ class Connection:
         self.sock = tls.wrap_socket(sock, server_hostname=server_name) if tls else sock
         self.buffer = b""
         self.host = server_name or "localhost"
+        self.received_since_send = False
 
     def __enter__(self):
         return self
@@ -62,6 +63,7 @@ class Connection:
         self.sock.close()
 
     def send(self, data):
+        self.received_since_send = False
         self.sock.sendall(data)
 
     def _fill(self):
@@ -71,6 +73,7 @@ class Connection:
         except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
             data = b""
         self.buffer += data
+        self.received_since_send |= bool(data)
         return bool(data)
 
     def _line(self):

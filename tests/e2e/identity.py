@@ -6,11 +6,13 @@ tests check the same gateways with tokens of an independent library as well.
 """
 
 import base64
+import copy
 import hashlib
 import hmac
 import json
 import os
 import re
+import shutil
 import subprocess
 import time
 
@@ -41,6 +43,11 @@ class Authority:
             *("-addext", "keyUsage=critical,keyCertSign"),
             *("-keyout", self.key, "-out", self.certificate),
         )
+
+    def issue_once(self, name, dns_names):
+        """Like issue(), but only the first time."""
+        paths = tuple(os.path.join(self.directory, f"{name}.{kind}") for kind in ("crt", "key"))
+        return paths if os.path.exists(paths[0]) else self.issue(name, dns_names)
 
     def issue(self, name, dns_names, kind="ec", directory=None):
         """Writes name.crt and name.key; returns their paths."""
@@ -99,6 +106,14 @@ class Signer:
         public.update(kid=self.kid, alg=algorithm, use="sig")
         with open(self.jwks, "w", encoding="ascii") as file:
             json.dump({"keys": [public]}, file, indent=2)
+
+    def copy_to(self, directory):
+        """The same issuer with a key-set file of its own there; keys are costly to make."""
+        twin = copy.copy(self)
+        os.makedirs(directory, exist_ok=True)
+        twin.jwks = os.path.join(directory, os.path.basename(self.jwks))
+        shutil.copyfile(self.jwks, twin.jwks)
+        return twin
 
     def _generate(self, kind, option):
         openssl("genpkey", "-algorithm", kind, "-pkeyopt", option, "-out", self.key)

@@ -283,7 +283,18 @@ class Lab:
         host.ip("link", "set", "eth0", "up")
         self.switch.ip("link", "set", host.port, "up")
         host.ip("route", "add", "default", "via", SWITCH_CLIENTS)
+        self._bind_to_one_cpu(host.port)
         return host
+
+    def _bind_to_one_cpu(self, device):
+        """What comes in there is handled by one CPU, as a network card's queues ensure for a flow.
+
+        Without it the packets of one connection would wander between CPUs with their sender, and
+        a table kept for each CPU would see parts of them.
+        """
+        # `ip netns exec` because it mounts the /sys of that namespace.
+        steer = f"echo 1 >/sys/class/net/{device}/queues/rx-0/rps_cpus"
+        run("ip", "netns", "exec", self.switch.netns, "sh", "-c", steer)
 
     def gateway_of(self, host):
         return SWITCH_CLIENTS if host.name in self.clients else SWITCH_UNDERLAY

@@ -32,19 +32,14 @@ def free_port():
 class Rig:
     """Ports, certificates, keys and a configuration; start() runs gatewayd with it."""
 
-    def __init__(self, directory, group, program, authority, endpoints):
+    def __init__(self, directory, group, program, authority, signers, endpoints):
         self.directory = str(directory)
         self.group = group
         self.program = program
         self.authority = authority
         self.ports = {name: free_port() for name in ("plain", "tls", "admin")}
-        self.certificate, self.key = authority.issue(
-            "rig", [HOST, "*.wild.example.com"], directory=self._folder("tls")
-        )
-        self.signers = {
-            name: identity.Signer(self._folder("jwks"), name, algorithm, ISSUER, AUDIENCE)
-            for name, algorithm in (("rs", "RS256"), ("es", "ES256"), ("hs", "HS256"))
-        }
+        self.certificate, self.key = authority.issue_once("rig", [HOST, "*.wild.example.com"])
+        self.signers = {name: s.copy_to(self._folder("jwks")) for name, s in signers.items()}
         self.log_path = os.path.join(self.directory, "access.log")
         self.config_path = os.path.join(self.directory, "gateway.json")
         self.config = self._config(endpoints)
@@ -168,8 +163,7 @@ class Rig:
     def reloads(self):
         """How many reloads have succeeded, by the gateway's own metric."""
         text = self.admin("GET", "/metrics").body.decode()
-        match = re.search(r'^\S*reloads_total\{[^}]*result="ok"[^}]*\} (\d+)', text, re.MULTILINE)
-        return int(match[1]) if match else 0
+        return int(re.search(r"^gatehouse_gateway_reloads_total (\d+)$", text, re.MULTILINE)[1])
 
     def admin(self, method, path):
         return client.http("127.0.0.1", self.ports["admin"], method, path)
@@ -217,6 +211,14 @@ class Rig:
     def reset_peak(self):
         with open(f"/proc/{self.proc.pid}/clear_refs", "w", encoding="ascii") as file:
             file.write("5")
+
+
+def make_signers(directory):
+    """One issuer for each algorithm, named as the rig's routes are."""
+    return {
+        name: identity.Signer(directory, name, algorithm, ISSUER, AUDIENCE)
+        for name, algorithm in (("rs", "RS256"), ("es", "ES256"), ("hs", "HS256"))
+    }
 
 
 def bearer(token):
