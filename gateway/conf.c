@@ -57,9 +57,9 @@ static const char *valid_method(struct str method)
 
 static const char *valid_protocol(struct str protocol)
 {
-	if (str_eqz(protocol, "h2"))
-		return "is not supported by this version yet";
-	return str_eqz(protocol, "http/1.1") ? NULL : "must be \"http/1.1\"";
+	return str_eqz(protocol, "http/1.1") || str_eqz(protocol, "h2")
+		       ? NULL
+		       : "must be \"h2\" or \"http/1.1\"";
 }
 
 static const char *valid_token(struct str name)
@@ -95,8 +95,7 @@ static void parse_algorithms(struct conf *c, void *field, const json_t *value)
 		conf_error(c, "must be a list of algorithms");
 		return;
 	}
-	json_array_foreach(value, i, item)
-	{
+	json_array_foreach (value, i, item) {
 		struct str name = str_of(json_string_value(item), json_string_length(item));
 		enum jwt_alg alg = jwt_alg_from(name);
 		const char *nearest;
@@ -125,8 +124,7 @@ static bool join_parts(struct conf *c, const json_t *list, struct str *out)
 	const json_t *item;
 	size_t i;
 
-	json_array_foreach(list, i, item)
-	{
+	json_array_foreach (list, i, item) {
 		struct str part;
 
 		if (!conf_string(c, item, &part))
@@ -247,7 +245,7 @@ static const struct conf_row tls_rows[] = {
 	{ CONF_ARRAY("certificates", struct gw_tls, certificates, &certificate_object),
 	  .flags = CONF_REQUIRED, .max = 1000,
 	  .help = "Chosen by the name that the client asks for; the first is the default." },
-	{ CONF_STRINGS("alpn", struct gw_tls, alpn), .def = "[\"http/1.1\"]",
+	{ CONF_STRINGS("alpn", struct gw_tls, alpn), .def = "[\"h2\", \"http/1.1\"]",
 	  .valid = valid_protocol, .max = 8, .help = "Protocols offered, best first." },
 	{ CONF_ENUM("min_version", struct gw_tls, min_version, tls_versions), .def = "\"1.2\"",
 	  .help = "Oldest TLS version accepted." },

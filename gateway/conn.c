@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "gateway/http1.h"
+#include "gateway/http2.h"
 #include "gateway/snapshot.h"
 #include "lib/tls.h"
 
@@ -235,14 +236,47 @@ static void conn_linger(struct conn *c)
  * ------------------------------------------------------------------------------------------------------------
  */
 
+struct request *conn_request_new(struct conn *c, const char *protocol,
+				 const struct downstream_ops *down, void *down_state)
+{
+	struct request *r = request_new(c->worker);
+
+	if (!r)
+		return NULL;
+	r->down = down;
+	r->down_state = down_state;
+	r->protocol = protocol;
+	r->tls = c->tls;
+	r->scheme = c->ssl ? STR("https") : STR("http");
+	r->client = c->peer;
+	r->client_ip = r->peer_ip = c->peer_ip;
+	r->listener = c->listener;
+	return r;
+}
+
+/* What ALPN agreed on (RFC 7301). */
+static bool conn_speaks_http2(const struct conn *c)
+{
+	const unsigned char *name;
+	unsigned len;
+
+	if (!c->ssl)
+		return false;
+	SSL_get0_alpn_selected(c->ssl, &name, &len);
+	return len == 2 && memcmp(name, "h2", 2) == 0;
+}
+
 static void conn_choose_protocol(struct conn *c)
 {
-	c->proto = &http1_proto;
+	c->tls = c->ssl ? tls_version_name(c->ssl) : "";
 	if (c->conf) {
 		worker_conf_put(c->conf);
 		c->conf = NULL;
 	}
-	http1_start(c);
+	if (conn_speaks_http2(c))
+		http2_start(c);
+	else
+		http1_start(c);
 }
 
 static void conn_do_handshake(struct conn *c)

@@ -35,6 +35,7 @@ struct conn {
 	char peer_text[INET6_ADDRSTRLEN];
 	unsigned listener;
 	struct buf in, out;
+	const char *tls;                /* version, "" on plain connections */
 	const struct conn_proto *proto; /* NULL during the handshake */
 	void *proto_state;
 	struct loop_timer timer;
@@ -57,6 +58,9 @@ struct conn {
 
 /* Takes the accepted socket over. */
 void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_addr *peer);
+/* Begins a request of this connection; NULL when out of memory. */
+struct request *conn_request_new(struct conn *c, const char *protocol,
+				 const struct downstream_ops *down, void *down_state);
 /* Runs on_work and flushes at the end of this round. */
 void conn_kick(struct conn *c);
 void conn_set_deadline(struct conn *c, uint64_t delay_ms);

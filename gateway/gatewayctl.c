@@ -122,8 +122,7 @@ static void print_services(const json_t *services)
 
 	if (!t)
 		return;
-	json_array_foreach(services, i, service)
-	{
+	json_array_foreach (services, i, service) {
 		const json_t *instances = json_object_get(service, "instances");
 
 		if (json_array_size(instances) == 0) {
@@ -132,8 +131,7 @@ static void print_services(const json_t *services)
 			table_cell(t, "-");
 			table_cell(t, "-");
 		}
-		json_array_foreach(instances, j, instance)
-		{
+		json_array_foreach (instances, j, instance) {
 			table_cell(t, "%s", j ? "" : text_of(service, "name"));
 			table_cell(t, "%s", text_of(instance, "address"));
 			table_cell(t, "%lld", number_of(instance, "weight"));
@@ -153,8 +151,7 @@ static void print_routes(const json_t *routes)
 
 	if (!t)
 		return;
-	json_array_foreach(routes, i, route)
-	{
+	json_array_foreach (routes, i, route) {
 		const json_t *status = json_object_get(route, "status");
 		const char *name = text_of(route, "name");
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/http1.h"
 
+#include "gateway/http2.h"
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
@@ -21,7 +22,6 @@ struct http1 {
 	struct http1_scan scan;
 	struct http1_body body; /* of the request, see http1_body_is_done */
 	enum http1_wait wait;
-	const char *tls;
 	uint64_t out_left;     /* of a response body with a length */
 	uint64_t body_bytes;   /* of the request's body so far */
 	uint64_t drained;      /* bytes of a body that nobody wanted any more */
@@ -319,9 +319,6 @@ static void rebase(struct str *s, ptrdiff_t by)
 		s->p += by;
 }
 
-/* Room for what the stages add: identity, ids, forwarding. */
-#define REQUEST_SPARE_FIELDS 32
-
 /*
  * The head's bytes and fields move into the request's arena: the connection's buffer is needed for
  * the body and for pipelined requests, and may move.
@@ -358,18 +355,10 @@ static bool adopt_head(struct request *r, struct http1_head *head, struct str by
 static struct request *begin_request(struct http1 *h)
 {
 	struct conn *c = h->conn;
-	struct request *r = request_new(c->worker);
+	struct request *r = conn_request_new(c, "HTTP/1.1", &ops, h);
 
 	if (!r)
 		return NULL;
-	r->down = &ops;
-	r->down_state = h;
-	r->tls = h->tls;
-	r->scheme = c->ssl ? STR("https") : STR("http");
-	r->client = c->peer;
-	r->client_ip = r->peer_ip = c->peer_ip;
-	r->listener = c->listener;
-	r->protocol = "HTTP/1.1";
 	h->r = r;
 	h->is_paused = false;
 	h->is_cut = h->is_chunked_out = h->wants_body = h->owes_continue = false;
@@ -530,6 +519,23 @@ static void finish_request(struct http1 *h)
 		conn_finish(c);
 }
 
+/*
+ * HTTP/2 "with prior knowledge" (RFC 9113 3.3) on a plain connection: its first bytes are no
+ * HTTP/1.1 request, on purpose. With TLS it is chosen by ALPN and nothing else.
+ */
+static bool is_http2_preface(struct conn *c)
+{
+	const struct http1 *h = c->proto_state;
+	size_t n;
+
+	if (c->ssl || h->served || h->r)
+		return false;
+	if (buf_len(&c->in) < sizeof(HTTP2_PREFACE) - 1)
+		conn_fill(c);
+	n = MIN(buf_len(&c->in), sizeof(HTTP2_PREFACE) - 1);
+	return !c->is_closed && n >= 4 && memcmp(buf_data(&c->in), HTTP2_PREFACE, n) == 0;
+}
+
 static void http1_on_work(struct conn *c)
 {
 	struct http1 *h = c->proto_state;
@@ -538,6 +544,17 @@ static void http1_on_work(struct conn *c)
 		h->is_paused = false;
 		if (h->r && h->r->sink && !h->r->is_ended)
 			h->r->sink->resume(h->r);
+	}
+	if (is_http2_preface(c)) {
+		if (buf_len(&c->in) >= sizeof(HTTP2_PREFACE) - 1) {
+			free(h);
+			c->proto_state = NULL;
+			http2_start(c);
+			conn_kick(c);
+			return;
+		}
+		wait_for(h, WAIT_HEAD);
+		return;
 	}
 	while (!c->is_closed && !c->is_finishing) {
 		if (h->r) {
@@ -620,11 +637,10 @@ void http1_start(struct conn *c)
 	struct http1 *h = calloc(1, sizeof(*h));
 
 	if (!h) {
-		c->proto = NULL;
 		conn_close(c);
 		return;
 	}
 	h->conn = c;
-	h->tls = c->ssl ? tls_version_name(c->ssl) : "";
+	c->proto = &http1_proto;
 	c->proto_state = h;
 }

@@ -23,8 +23,7 @@ static bool is_list_of_strings(const json_t *value)
 
 	if (!json_is_array(value) || json_array_size(value) == 0)
 		return false;
-	json_array_foreach(value, i, item)
-	{
+	json_array_foreach (value, i, item) {
 		if (!json_is_string(item))
 			return false;
 	}
@@ -56,8 +55,7 @@ static struct span put_list(struct buf *bytes, const json_t *list)
 	size_t i;
 	const json_t *item;
 
-	json_array_foreach(list, i, item)
-	{
+	json_array_foreach (list, i, item) {
 		if (i)
 			buf_putc(bytes, ',');
 		buf_append(bytes, json_string_value(item), json_string_length(item));
@@ -175,8 +173,9 @@ static bool list_has(struct str json, struct str word)
 	size_t i;
 	const json_t *item;
 
-	json_array_foreach(list, i, item) has =
-		has || str_eq(str_of(json_string_value(item), json_string_length(item)), word);
+	json_array_foreach (list, i, item)
+		has = has ||
+		      str_eq(str_of(json_string_value(item), json_string_length(item)), word);
 	json_decref(list);
 	return has;
 }

@@ -221,8 +221,7 @@ static bool is_for_verifying(const struct entry *e)
 		return false;
 	if (!ops)
 		return true;
-	json_array_foreach(ops, i, op)
-	{
+	json_array_foreach (ops, i, op) {
 		if (json_is_string(op) && strcmp(json_string_value(op), "verify") == 0)
 			return true;
 	}
@@ -304,8 +303,7 @@ static int read_keys(struct jwks *set, const json_t *list, bool is_strict, struc
 	const json_t *json;
 	size_t i;
 
-	json_array_foreach(list, i, json)
-	{
+	json_array_foreach (list, i, json) {
 		struct entry e = { .json = json, .key = &set->keys[set->count] };
 		enum key_verdict verdict = read_key(&e);
 

@@ -512,7 +512,7 @@ static enum jwt_result check_parties(const struct jwt_rules *rules, const json_t
 	if (rules->issuer.p && !is_one_of(json_object_get(claims, "iss"), &rules->issuer, 1))
 		return JWT_WRONG_ISSUER;
 	is_meant = is_meant || is_one_of(aud, rules->audiences, rules->audience_count);
-	json_array_foreach(aud, i, item)
+	json_array_foreach (aud, i, item)
 		is_meant = is_meant || is_one_of(item, rules->audiences, rules->audience_count);
 	return is_meant ? JWT_OK : JWT_WRONG_AUDIENCE;
 }

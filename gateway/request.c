@@ -89,6 +89,9 @@ void request_free(struct request *r)
 	struct idle_request *idle = container_of(r, struct idle_request, r);
 	struct worker *w = r->worker;
 
+	/* Only after a response that had to be cut: whoever still works for it must hear of it. */
+	if (r->sink)
+		r->sink->cancel(r);
 	request_count(r);
 	if (w->records)
 		record_request(w->records, r);

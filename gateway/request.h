@@ -98,6 +98,9 @@ struct response {
 	uint64_t length; /* with has_length: of the body, or what HEAD and 304 announce */
 };
 
+/* Room in a request's field array for what the stages add: identity, ids, forwarding. */
+#define REQUEST_SPARE_FIELDS 32
+
 /* Response headers that one of the stages wants on whatever response comes. */
 #define REQUEST_EXTRA_FIELDS 8
 

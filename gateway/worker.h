@@ -59,6 +59,7 @@ struct worker_stats {
 	uint64_t handshakes_failed;
 	uint64_t handshakes_resumed;
 	uint64_t requests;
+	uint64_t http2_floods; /* connections ended for making work on purpose */
 	uint64_t reasons[REQUEST_REASONS];
 	uint64_t auth_ok, auth_cached, auth_refused;
 	uint64_t upstream_connects, upstream_reuses, upstream_retries;

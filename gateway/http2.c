@@ -1,0 +1,1015 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/http2.h"
+
+#include <nghttp2/nghttp2.h>
+#include <stdio.h>
+
+#include "gateway/pipeline.h"
+#include "gateway/problem.h"
+#include "gateway/snapshot.h"
+
+#define STREAMS_MAX   100
+#define STREAM_WINDOW 65535
+#define CONN_WINDOW   (1 << 20) /* so much request body is held at most per connection */
+#define OUT_HIGH      (64UL * 1024)
+#define OUT_LOW       (16UL * 1024)
+/* Slow bodies, as in http1.c: at least 500 bytes a second beyond body_timeout_ms of patience. */
+#define BODY_MS_PER_BYTE 2
+#define SHUTDOWN_MS      500 /* from the announcement of the end to the end of new streams */
+
+/*
+ * Patience with frames that cost us work and bring nothing: a bucket that such frames empty and
+ * time, data and finished requests fill. Nearly empty: GOAWAY; empty: closed. Generous enough for
+ * any client that does something useful in between.
+ */
+#define PATIENCE_FULL    1000
+#define PATIENCE_GOAWAY  (PATIENCE_FULL / 4)
+#define PATIENCE_PER_S   50
+#define PATIENCE_REQUEST 5
+#define PATIENCE_DATA    2
+#define COST_FRAME       1 /* WINDOW_UPDATE, PRIORITY, unknown ones */
+#define COST_CONTROL     4 /* PING and SETTINGS, which must be answered */
+#define COST_RESET       5 /* a request cancelled */
+#define COST_EMPTY_DATA  5
+#define COST_INVALID     20
+
+struct http2 {
+	struct conn *conn;
+	nghttp2_session *session;
+	struct list streams;
+	unsigned stream_count;
+	bool has_incoming; /* a header block that is not complete */
+	int patience;
+	uint64_t patience_ms; /* when it was last filled by time */
+	bool is_leaving;      /* the end was announced */
+	bool is_gone;         /* GOAWAY with the last stream is out */
+	struct loop_timer shutdown;
+};
+
+struct stream {
+	struct list node;
+	struct http2 *h;
+	int32_t id;
+	struct request *r;
+	struct buf in;  /* body that the sink did not take yet; the stream's window bounds it */
+	struct buf out; /* response body that is not in frames yet */
+	struct loop_task task;
+	struct loop_timer body_timer, write_timer;
+	uint64_t head_bytes, body_bytes, wait_from_ms;
+	int64_t body_credit_ms;
+	uint64_t out_left; /* of a response with a length */
+	unsigned problem;  /* status to refuse it with once its head is complete */
+	bool has_begun;    /* the pipeline ran */
+	bool has_end;      /* the client sent END_STREAM */
+	bool end_given;    /* ... and the sink knows */
+	bool wants_body, owes_continue;
+	bool out_ended, is_deferred, is_paused;
+};
+
+static struct stream *stream_of(struct request *r)
+{
+	return r->down_state;
+}
+
+static struct loop *loop_of(const struct http2 *h)
+{
+	return h->conn->worker->loop;
+}
+
+static const struct gw_client *client_conf(const struct http2 *h)
+{
+	return &h->conn->worker->conf->snapshot->conf.client;
+}
+
+/* --- patience ------------------------------------------------------------------------------ */
+
+static void earn(struct http2 *h, int amount)
+{
+	h->patience = MIN(h->patience + amount, PATIENCE_FULL);
+}
+
+static void spend(struct http2 *h, int amount)
+{
+	uint64_t now = loop_now_ms(loop_of(h));
+	uint64_t earned = (now - h->patience_ms) * PATIENCE_PER_S / 1000;
+
+	if (earned) {
+		earn(h, (int)MIN(earned, (uint64_t)PATIENCE_FULL));
+		h->patience_ms = now;
+	}
+	h->patience -= amount;
+	if (h->patience > PATIENCE_GOAWAY || h->is_gone)
+		return;
+	h->is_gone = h->is_leaving = true;
+	metrics_inc(&h->conn->worker->counters.http2_floods, 1);
+	nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
+			      nghttp2_session_get_last_proc_stream_id(h->session),
+			      NGHTTP2_ENHANCE_YOUR_CALM, NULL, 0);
+}
+
+/* --- streams --------------------------------------------------------------------------------- */
+
+static void stream_free(struct stream *s)
+{
+	struct http2 *h = s->h;
+
+	if (s->r) {
+		s->r->down_state = NULL;
+		request_free(s->r);
+	}
+	loop_cancel(&s->task);
+	loop_timer_stop(loop_of(h), &s->body_timer);
+	loop_timer_stop(loop_of(h), &s->write_timer);
+	list_remove(&s->node);
+	h->stream_count--;
+	buf_fini(&s->in);
+	buf_fini(&s->out);
+	free(s);
+}
+
+/* The client reset the stream or left: nobody waits for an answer any more. */
+static void stream_lost(struct stream *s)
+{
+	struct request *r = s->r;
+
+	if (r->is_ended)
+		return;
+	if (r->sink) {
+		r->sink->cancel(r);
+		r->sink = NULL;
+	}
+	r->is_ended = true;
+	if (r->reason == REASON_NONE)
+		r->reason = REASON_CLIENT_GONE;
+	if (!r->has_head)
+		r->response.status = 499;
+}
+
+static void stream_reset(struct stream *s, uint32_t code)
+{
+	s->r->is_ended = true;
+	nghttp2_submit_rst_stream(s->h->session, NGHTTP2_FLAG_NONE, s->id, code);
+	conn_kick(s->h->conn);
+}
+
+/* --- request bodies -------------------------------------------------------------------------- */
+
+static void body_wait(struct stream *s)
+{
+	if (loop_timer_is_pending(&s->body_timer))
+		return;
+	s->wait_from_ms = loop_now_ms(loop_of(s->h));
+	loop_timer_start(loop_of(s->h), &s->body_timer,
+			 (uint64_t)MAX(s->body_credit_ms, (int64_t)1));
+}
+
+static void body_progress(struct stream *s, size_t bytes)
+{
+	if (!loop_timer_is_pending(&s->body_timer))
+		return;
+	loop_timer_stop(loop_of(s->h), &s->body_timer);
+	s->body_credit_ms += (int64_t)bytes * BODY_MS_PER_BYTE -
+			     (int64_t)(loop_now_ms(loop_of(s->h)) - s->wait_from_ms);
+	s->body_credit_ms = MIN(s->body_credit_ms, (int64_t)client_conf(s->h)->body_timeout_ms);
+}
+
+static void body_failed(struct stream *s, unsigned status, enum request_reason reason,
+			const char *detail)
+{
+	struct request *r = s->r;
+
+	if (r->is_ended)
+		return;
+	if (r->sink) {
+		r->sink->cancel(r);
+		r->sink = NULL;
+	}
+	problem_send(r, status, reason, detail);
+}
+
+static void on_body_timeout(struct loop_timer *timer)
+{
+	struct stream *s = container_of(timer, struct stream, body_timer);
+
+	body_failed(s, 408, REASON_CLIENT_TIMEOUT, "the request body comes too slowly");
+	conn_kick(s->h->conn);
+}
+
+/* Hands on what came of the body, and gives the client window for more. */
+static void stream_feed(struct stream *s)
+{
+	struct request *r = s->r;
+	size_t len = buf_len(&s->in);
+
+	if (r->is_ended) {
+		/* Nobody wants it; other streams shall not suffer for it. */
+		nghttp2_session_consume_connection(s->h->session, len);
+		buf_reset(&s->in, 0);
+		return;
+	}
+	if (!s->has_begun || !r->sink || !s->wants_body)
+		return;
+	if (len) {
+		s->body_bytes += len;
+		if (r->max_body && s->body_bytes > r->max_body) {
+			body_failed(s, 413, REASON_TOO_LARGE,
+				    "the request body is larger than this service allows");
+			return;
+		}
+		s->wants_body = r->sink->data(r, buf_str(&s->in));
+		nghttp2_session_consume(s->h->session, s->id, len);
+		buf_reset(&s->in, 0);
+		if (r->is_ended || !r->sink)
+			return;
+	}
+	if (s->has_end && !s->end_given) {
+		s->end_given = true;
+		r->sink->end(r);
+	} else if (!s->has_end && s->wants_body) {
+		body_wait(s);
+	}
+}
+
+/* At the end of the round: whatever a sink asked for from within our own call. */
+static void stream_run(struct loop_task *task)
+{
+	struct stream *s = container_of(task, struct stream, task);
+	struct request *r = s->r;
+
+	if (s->is_paused && buf_len(&s->out) <= OUT_LOW) {
+		s->is_paused = false;
+		if (r->sink && !r->is_ended)
+			r->sink->resume(r);
+	}
+	stream_feed(s);
+	conn_kick(s->h->conn);
+}
+
+static void stream_schedule(struct stream *s)
+{
+	loop_defer(loop_of(s->h), &s->task);
+}
+
+/* --- responses ---------------------------------------------------------------------------------
+ */
+
+/* Field names are lower case on the wire (RFC 9113 8.2.1). */
+static uint8_t *lower_name(struct request *r, struct str name)
+{
+	char *copy = arena_strz(&r->arena, name);
+
+	for (char *p = copy; p && *p; p++)
+		*p = (char)tolower((unsigned char)*p);
+	return (uint8_t *)copy;
+}
+
+static nghttp2_nv nv_of(const char *name, struct str value)
+{
+	return (nghttp2_nv) {
+		.name = (uint8_t *)(uintptr_t)name,
+		.namelen = strlen(name),
+		.value = (uint8_t *)(uintptr_t)value.p,
+		.valuelen = value.len,
+	};
+}
+
+static ssize_t read_out(nghttp2_session *session, int32_t id, uint8_t *unused, size_t length,
+			uint32_t *flags, nghttp2_data_source *source, void *arg)
+{
+	struct stream *s = source->ptr;
+	size_t n = MIN(buf_len(&s->out), length);
+
+	(void)session;
+	(void)id;
+	(void)unused;
+	(void)arg;
+	if (n == 0 && !s->out_ended) {
+		s->is_deferred = true;
+		return NGHTTP2_ERR_DEFERRED;
+	}
+	/* The bytes go from the stream's buffer into the connection's by send_data, once. */
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (s->out_ended && n == buf_len(&s->out))
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)n;
+}
+
+static void down_head(struct request *r)
+{
+	struct stream *s = stream_of(r);
+	const struct response *response = &r->response;
+	size_t max = response->headers.count + 3, n = 0;
+	nghttp2_nv *nv = arena_alloc(&r->arena, max * sizeof(*nv));
+	nghttp2_data_provider provider = { .source.ptr = s, .read_callback = read_out };
+	char status[12], length[24];
+	bool has_date = false;
+
+	if (!nv) {
+		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+		return;
+	}
+	snprintf(status, sizeof(status), "%u", response->status);
+	nv[n++] = nv_of(":status", str_from(status));
+	for (size_t i = 0; i < response->headers.count; i++) {
+		const struct http_field *f = &response->headers.fields[i];
+		const uint8_t *name = lower_name(r, f->name);
+
+		has_date |= f->id == HTTP_DATE;
+		if (name)
+			nv[n++] = nv_of((const char *)name, f->value);
+	}
+	if (!has_date)
+		nv[n++] = nv_of("date", worker_http_date(s->h->conn->worker));
+	if (response->has_length) {
+		snprintf(length, sizeof(length), "%llu", (unsigned long long)response->length);
+		nv[n++] = nv_of("content-length", str_from(length));
+	}
+	s->out_left = response->has_length && response->has_body ? response->length : 0;
+	if (nghttp2_submit_response(s->h->session, s->id, nv, n,
+				    response->has_body ? &provider : NULL))
+		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+	conn_kick(s->h->conn);
+}
+
+static void on_write_timeout(struct loop_timer *timer)
+{
+	struct stream *s = container_of(timer, struct stream, write_timer);
+
+	if (s->r->reason == REASON_NONE)
+		s->r->reason = REASON_CLIENT_TIMEOUT;
+	if (!s->r->is_ended)
+		stream_lost(s);
+	stream_reset(s, NGHTTP2_CANCEL);
+}
+
+/* There is something for the client: frames are made when the connection is flushed. */
+static bool queued(struct stream *s, size_t len)
+{
+	struct request *r = s->r;
+
+	if (r->response.has_length) {
+		if (len > s->out_left) {
+			stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+			return false;
+		}
+		s->out_left -= len;
+	}
+	r->bytes_out += len;
+	if (s->is_deferred) {
+		s->is_deferred = false;
+		nghttp2_session_resume_data(s->h->session, s->id);
+	}
+	if (!loop_timer_is_pending(&s->write_timer))
+		loop_timer_start(loop_of(s->h), &s->write_timer,
+				 client_conf(s->h)->write_timeout_ms);
+	conn_kick(s->h->conn);
+	s->is_paused = buf_len(&s->out) > OUT_HIGH;
+	return !s->is_paused;
+}
+
+static bool down_data(struct request *r, struct str data)
+{
+	struct stream *s = stream_of(r);
+
+	if (data.len == 0 || r->is_ended)
+		return true;
+	buf_add(&s->out, data);
+	if (buf_failed(&s->out)) {
+		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+		return false;
+	}
+	return queued(s, data.len);
+}
+
+static char *down_reserve(struct request *r, size_t want, size_t *room)
+{
+	struct stream *s = stream_of(r);
+	char *at = r->is_ended ? NULL : buf_reserve(&s->out, want);
+
+	*room = at ? buf_room(&s->out) : 0;
+	return at;
+}
+
+static bool down_commit(struct request *r, size_t len)
+{
+	struct stream *s = stream_of(r);
+
+	buf_commit(&s->out, len);
+	return queued(s, len);
+}
+
+static void down_end(struct request *r)
+{
+	struct stream *s = stream_of(r);
+
+	if (r->is_ended)
+		return;
+	if (r->response.has_body && r->response.has_length && s->out_left) {
+		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
+		return;
+	}
+	r->is_ended = true;
+	s->out_ended = true;
+	if (s->is_deferred) {
+		s->is_deferred = false;
+		nghttp2_session_resume_data(s->h->session, s->id);
+	}
+	earn(s->h, PATIENCE_REQUEST);
+	conn_kick(s->h->conn);
+}
+
+static void down_abort(struct request *r)
+{
+	if (!r->is_ended)
+		stream_reset(stream_of(r), NGHTTP2_INTERNAL_ERROR);
+}
+
+static void down_read_body(struct request *r)
+{
+	struct stream *s = stream_of(r);
+	nghttp2_nv nv = nv_of(":status", STR("100"));
+
+	s->wants_body = true;
+	if (s->owes_continue && buf_len(&s->in) == 0)
+		nghttp2_submit_headers(s->h->session, NGHTTP2_FLAG_NONE, s->id, NULL, &nv, 1, NULL);
+	s->owes_continue = false;
+	stream_schedule(s);
+}
+
+static const struct downstream_ops ops = {
+	.head = down_head,
+	.data = down_data,
+	.reserve = down_reserve,
+	.commit = down_commit,
+	.end = down_end,
+	.abort = down_abort,
+	.read_body = down_read_body,
+};
+
+/* --- request heads --------------------------------------------------------------------------- */
+
+static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+	struct http2 *h = arg;
+	struct stream *s;
+
+	if (frame->hd.type != NGHTTP2_HEADERS)
+		return 0;
+	h->has_incoming = true;
+	conn_set_deadline(h->conn, client_conf(h)->head_timeout_ms);
+	if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return 0;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	s->r = conn_request_new(h->conn, "HTTP/2", &ops, s);
+	if (!s->r) {
+		free(s);
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	}
+	s->h = h;
+	s->id = frame->hd.stream_id;
+	s->task.run = stream_run;
+	s->body_timer.on_fire = on_body_timeout;
+	s->write_timer.on_fire = on_write_timeout;
+	s->body_credit_ms = client_conf(h)->body_timeout_ms;
+	buf_init(&s->in, 2 * STREAM_WINDOW);
+	buf_init(&s->out, 16 * OUT_HIGH);
+	list_add_tail(&h->streams, &s->node);
+	h->stream_count++;
+	nghttp2_session_set_stream_user_data(session, s->id, s);
+	return 0;
+}
+
+/* One more field; room doubles in the arena. */
+static bool add_field(struct request *r, struct str name, struct str value)
+{
+	struct headers *h = &r->headers;
+
+	if (h->count + REQUEST_SPARE_FIELDS >= h->max) {
+		size_t max = h->max ? 2 * h->max : 2 * REQUEST_SPARE_FIELDS;
+		struct http_field *fields = arena_alloc(&r->arena, max * sizeof(*fields));
+
+		if (!fields)
+			return false;
+		if (h->count)
+			memcpy(fields, h->fields, h->count * sizeof(*fields));
+		h->fields = fields;
+		h->max = max;
+	}
+	h->fields[h->count++] = (struct http_field) { name, value, http_name_id(name) };
+	return true;
+}
+
+static void take_pseudo(struct request *r, struct str name, struct str value)
+{
+	if (str_eq(name, STR(":method"))) {
+		r->method = value;
+		r->method_id = http_method_id(value);
+	} else if (str_eq(name, STR(":authority"))) {
+		r->authority = value;
+	} else if (str_eq(name, STR(":path"))) {
+		ptrdiff_t at = str_chr(value, '?');
+
+		r->raw_path = at < 0 ? value : str_sub(value, 0, (size_t)at);
+		r->query = at < 0 ? (struct str) { 0 } : str_sub(value, (size_t)at + 1, value.len);
+	}
+	/* :scheme is what the client thinks; ours is what the connection is. */
+}
+
+static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name,
+		     size_t name_len, const uint8_t *value, size_t value_len, uint8_t flags,
+		     void *arg)
+{
+	const struct http2 *h = arg;
+	struct stream *s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+	struct str copy_name, copy_value;
+
+	(void)flags;
+	/* Trailers end here: no service asked for them. */
+	if (!s || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return 0;
+	s->head_bytes += name_len + value_len + 32;
+	if (s->head_bytes > client_conf(h)->max_head_bytes ||
+	    s->r->headers.count >= client_conf(h)->max_fields) {
+		s->problem = 431;
+		return 0;
+	}
+	copy_name = arena_str(&s->r->arena, str_of((const char *)name, name_len));
+	copy_value = arena_str(&s->r->arena, str_of((const char *)value, value_len));
+	if (!copy_name.p || !copy_value.p)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (name[0] == ':')
+		take_pseudo(s->r, copy_name, str_trim(copy_value));
+	else if (!add_field(s->r, copy_name, str_trim(copy_value)))
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	return 0;
+}
+
+static const char *path_problem(struct str path, enum http_method method)
+{
+	if (path.len == 0 ||
+	    (path.p[0] != '/' && !(str_eq(path, STR("*")) && method == METHOD_OPTIONS)))
+		return ":path does not begin with \"/\"";
+	return NULL;
+}
+
+static bool has_bad_byte(struct str s)
+{
+	for (size_t i = 0; i < s.len; i++) {
+		unsigned char c = (unsigned char)s.p[i];
+
+		if (c <= 0x20 || c >= 0x7f || c == '#')
+			return true;
+	}
+	return false;
+}
+
+/* Crumbs become one field again (RFC 9113 8.2.3): services of HTTP/1 know only one. */
+static bool join_cookies(struct request *r)
+{
+	struct headers *h = &r->headers;
+	struct http_field *first = NULL;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < h->count; i++) {
+		if (h->fields[i].id == HTTP_COOKIE && first) {
+			const char *joined = arena_printf(&r->arena, "%.*s; %.*s",
+							  STR_ARG(first->value),
+							  STR_ARG(h->fields[i].value));
+
+			if (!joined)
+				return false;
+			first->value = str_from(joined);
+			continue;
+		}
+		h->fields[kept] = h->fields[i];
+		if (h->fields[kept].id == HTTP_COOKIE)
+			first = &h->fields[kept];
+		kept++;
+	}
+	h->count = kept;
+	return true;
+}
+
+/* What nghttp2 leaves to us. NULL, or what is wrong with the request. */
+static const char *check_head(struct stream *s)
+{
+	struct request *r = s->r;
+	const char *problem = path_problem(r->raw_path, r->method_id);
+	const struct http_field *host = NULL;
+
+	if (problem)
+		return problem;
+	if (has_bad_byte(r->raw_path) || has_bad_byte(r->query))
+		return "forbidden byte in :path";
+	for (size_t i = 0; i < r->headers.count; i++) {
+		const struct http_field *f = &r->headers.fields[i];
+
+		if (!http_is_token(f->name) || !http_is_field_value(f->value))
+			return "malformed field";
+		if (f->id == HTTP_HOST) {
+			if (host)
+				return "more than one Host";
+			host = f;
+		}
+		if (f->id == HTTP_CONTENT_LENGTH) {
+			r->has_length = true;
+			if (!str_u64(f->value, &r->length))
+				return "Content-Length is not a number";
+		}
+		if (f->id == HTTP_EXPECT && str_ieq(f->value, STR("100-continue")))
+			s->owes_continue = true;
+	}
+	if (r->authority.len && host && !str_ieq(r->authority, host->value))
+		return "Host differs from :authority";
+	if (!r->authority.len && host)
+		r->authority = host->value;
+	if (!http_is_host(r->authority))
+		return "no valid :authority or Host";
+	return NULL;
+}
+
+static void stream_begin(struct stream *s)
+{
+	struct request *r = s->r;
+	const char *problem = NULL;
+
+	s->has_begun = true;
+	r->bytes_in = s->head_bytes;
+	r->has_body = !s->has_end;
+	if (s->problem) {
+		problem_send(r, s->problem, REASON_BAD_REQUEST, "message head too large");
+		return;
+	}
+	if (r->method_id == METHOD_CONNECT) {
+		problem_send(r, 501, REASON_BAD_REQUEST, "CONNECT is not supported");
+		return;
+	}
+	problem = check_head(s);
+	if (!problem && !join_cookies(r))
+		problem = "too many cookies";
+	if (problem) {
+		problem_send(r, 400, REASON_BAD_REQUEST, problem);
+		return;
+	}
+	/* A length of 0 with an open stream is no body either way the service is told. */
+	if (!r->has_body && r->has_length)
+		r->length = 0;
+	pipeline_run(r);
+}
+
+/* --- frames ------------------------------------------------------------------------------------
+ */
+
+static void on_request_frame(struct http2 *h, const nghttp2_frame *frame)
+{
+	struct stream *s = nghttp2_session_get_stream_user_data(h->session, frame->hd.stream_id);
+
+	if (!s)
+		return;
+	if (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) {
+		s->has_end = true;
+		body_progress(s, 0);
+	}
+	if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		stream_begin(s);
+	if (s->has_begun)
+		stream_schedule(s);
+}
+
+static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+	struct http2 *h = arg;
+
+	(void)session;
+	switch (frame->hd.type) {
+	case NGHTTP2_HEADERS:
+		h->has_incoming = false;
+		on_request_frame(h, frame);
+		break;
+	case NGHTTP2_DATA:
+		if (frame->hd.length == 0 && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+			spend(h, COST_EMPTY_DATA);
+		on_request_frame(h, frame);
+		break;
+	case NGHTTP2_RST_STREAM:
+		spend(h, COST_RESET);
+		break;
+	case NGHTTP2_SETTINGS:
+	case NGHTTP2_PING:
+		spend(h, COST_CONTROL);
+		break;
+	default:
+		spend(h, COST_FRAME);
+	}
+	return 0;
+}
+
+static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int error,
+			    void *arg)
+{
+	(void)session;
+	(void)frame;
+	(void)error;
+	spend(arg, COST_INVALID);
+	return 0;
+}
+
+static int on_data(nghttp2_session *session, uint8_t flags, int32_t id, const uint8_t *data,
+		   size_t len, void *arg)
+{
+	struct http2 *h = arg;
+	struct stream *s = nghttp2_session_get_stream_user_data(session, id);
+
+	(void)flags;
+	earn(h, PATIENCE_DATA);
+	if (!s) {
+		nghttp2_session_consume_connection(session, len);
+		return 0;
+	}
+	s->r->bytes_in += len;
+	body_progress(s, len);
+	buf_append(&s->in, data, len);
+	if (buf_failed(&s->in))
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	stream_schedule(s);
+	return 0;
+}
+
+static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, void *arg)
+{
+	struct stream *s = nghttp2_session_get_stream_user_data(session, id);
+
+	(void)code;
+	(void)arg;
+	if (!s)
+		return 0;
+	nghttp2_session_consume_connection(session, buf_len(&s->in));
+	stream_lost(s);
+	stream_free(s);
+	return 0;
+}
+
+/* --- output ------------------------------------------------------------------------------------
+ */
+
+static ssize_t on_send(nghttp2_session *session, const uint8_t *data, size_t len, int flags,
+		       void *arg)
+{
+	struct http2 *h = arg;
+	size_t room;
+	char *at;
+
+	(void)session;
+	(void)flags;
+	if (conn_is_congested(h->conn))
+		return NGHTTP2_ERR_WOULDBLOCK;
+	at = conn_reserve(h->conn, len, &room);
+	if (!at)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	memcpy(at, data, len);
+	buf_commit(&h->conn->out, len);
+	return (ssize_t)len;
+}
+
+#define FRAME_HEAD 9
+
+static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
+			size_t len, nghttp2_data_source *source, void *arg)
+{
+	struct http2 *h = arg;
+	struct stream *s = source->ptr;
+	size_t room;
+	char *at;
+
+	(void)session;
+	(void)frame;
+	if (conn_is_congested(h->conn))
+		return NGHTTP2_ERR_WOULDBLOCK;
+	at = conn_reserve(h->conn, FRAME_HEAD + len, &room);
+	if (!at)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	memcpy(at, head, FRAME_HEAD);
+	if (len)
+		memcpy(at + FRAME_HEAD, buf_data(&s->out), len);
+	buf_commit(&h->conn->out, FRAME_HEAD + len);
+	buf_consume(&s->out, len);
+	earn(h, PATIENCE_DATA);
+	/* The client takes what we send; how long it may take nothing begins anew. */
+	loop_timer_stop(loop_of(h), &s->write_timer);
+	if (buf_len(&s->out))
+		loop_timer_start(loop_of(h), &s->write_timer, client_conf(h)->write_timeout_ms);
+	if (s->is_paused && buf_len(&s->out) <= OUT_LOW)
+		stream_schedule(s);
+	return 0;
+}
+
+/* A response that is complete before its request: the rest of the request is not wanted (RFC
+ * 9113 8.1). */
+static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
+{
+	struct stream *s;
+
+	(void)arg;
+	if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
+	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		return 0;
+	s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
+	if (s && !s->has_end)
+		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
+	return 0;
+}
+
+/* --- the connection ------------------------------------------------------------------------------
+ */
+
+static void on_shutdown(struct loop_timer *timer)
+{
+	struct http2 *h = container_of(timer, struct http2, shutdown);
+
+	h->is_gone = true;
+	nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
+			      nghttp2_session_get_last_proc_stream_id(h->session), NGHTTP2_NO_ERROR,
+			      NULL, 0);
+	conn_kick(h->conn);
+}
+
+/* In two steps (RFC 9113 6.8), so that a request already on its way is still answered. */
+static void leave(struct http2 *h)
+{
+	if (h->is_leaving)
+		return;
+	h->is_leaving = true;
+	nghttp2_submit_shutdown_notice(h->session);
+	loop_timer_start(loop_of(h), &h->shutdown, SHUTDOWN_MS);
+}
+
+static bool receive(struct http2 *h)
+{
+	struct conn *c = h->conn;
+	ssize_t n;
+
+	n = nghttp2_session_mem_recv(h->session, (const uint8_t *)buf_data(&c->in),
+				     buf_len(&c->in));
+	if (n < 0 || h->patience <= 0)
+		return false;
+	buf_consume(&c->in, (size_t)n);
+	return true;
+}
+
+static void update_deadline(struct http2 *h)
+{
+	if (h->has_incoming)
+		return; /* set when it began */
+	if (h->stream_count)
+		conn_clear_deadline(h->conn);
+	else if (h->conn->deadline_ms == UINT64_MAX)
+		conn_set_deadline(h->conn, client_conf(h)->idle_timeout_ms);
+}
+
+static void http2_on_work(struct conn *c)
+{
+	struct http2 *h = c->proto_state;
+
+	if (c->worker->is_draining)
+		leave(h);
+	/* A client that reads nothing is not read from either: its frames would only queue answers.
+	 */
+	while (!conn_is_congested(c) && (buf_len(&c->in) || conn_fill(c))) {
+		if (!receive(h)) {
+			/* What went wrong is in a GOAWAY that nghttp2 has queued. */
+			nghttp2_session_send(h->session);
+			conn_finish(c);
+			return;
+		}
+	}
+	if (c->is_closed)
+		return;
+	if (nghttp2_session_send(h->session) < 0) {
+		conn_close(c);
+		return;
+	}
+	if ((!nghttp2_session_want_read(h->session) && !nghttp2_session_want_write(h->session)) ||
+	    ((h->is_gone || c->has_eof) && h->stream_count == 0)) {
+		conn_finish(c);
+		return;
+	}
+	update_deadline(h);
+}
+
+static void http2_on_close(struct conn *c)
+{
+	struct http2 *h = c->proto_state;
+
+	c->proto_state = NULL;
+	while (!list_empty(&h->streams)) {
+		struct stream *s = container_of(h->streams.next, struct stream, node);
+
+		stream_lost(s);
+		stream_free(s);
+	}
+	loop_timer_stop(loop_of(h), &h->shutdown);
+	nghttp2_session_del(h->session);
+	free(h);
+}
+
+static void http2_on_deadline(struct conn *c)
+{
+	struct http2 *h = c->proto_state;
+
+	if (h->has_incoming) {
+		conn_close(c);
+		return;
+	}
+	h->is_gone = h->is_leaving = true;
+	nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
+			      nghttp2_session_get_last_proc_stream_id(h->session), NGHTTP2_NO_ERROR,
+			      NULL, 0);
+	conn_kick(c);
+}
+
+static const struct conn_proto http2_proto = {
+	.on_work = http2_on_work,
+	.on_close = http2_on_close,
+	.on_deadline = http2_on_deadline,
+};
+
+static nghttp2_session_callbacks *make_callbacks(void)
+{
+	nghttp2_session_callbacks *cb;
+
+	if (nghttp2_session_callbacks_new(&cb))
+		return NULL;
+	nghttp2_session_callbacks_set_send_callback(cb, on_send);
+	nghttp2_session_callbacks_set_send_data_callback(cb, on_send_data);
+	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+	nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
+	nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
+	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
+	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data);
+	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+	return cb;
+}
+
+static nghttp2_option *make_options(void)
+{
+	nghttp2_option *o;
+
+	if (nghttp2_option_new(&o))
+		return NULL;
+	/* The client gets window for what a service took, not for what we received. */
+	nghttp2_option_set_no_auto_window_update(o, 1);
+	nghttp2_option_set_no_closed_streams(o, 1);
+	nghttp2_option_set_max_outbound_ack(o, 100);
+	nghttp2_option_set_max_settings(o, 32);
+	nghttp2_option_set_max_continuations(o, 8);
+	nghttp2_option_set_stream_reset_rate_limit(o, 200, 50);
+	return o;
+}
+
+static int session_new(struct http2 *h)
+{
+	const nghttp2_settings_entry settings[] = {
+		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MAX },
+		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW },
+		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, client_conf(h)->max_head_bytes },
+	};
+	nghttp2_session_callbacks *cb = make_callbacks();
+	nghttp2_option *o = make_options();
+	int rc = cb && o ? nghttp2_session_server_new2(&h->session, cb, h, o) : -1;
+
+	nghttp2_session_callbacks_del(cb);
+	nghttp2_option_del(o);
+	if (rc == 0)
+		rc = nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, settings,
+					     ARRAY_SIZE(settings));
+	if (rc == 0)
+		rc = nghttp2_session_set_local_window_size(h->session, NGHTTP2_FLAG_NONE, 0,
+							   CONN_WINDOW);
+	return rc;
+}
+
+void http2_start(struct conn *c)
+{
+	struct http2 *h = calloc(1, sizeof(*h));
+
+	if (h) {
+		h->conn = c;
+		h->patience = PATIENCE_FULL;
+		h->patience_ms = loop_now_ms(c->worker->loop);
+		h->shutdown.on_fire = on_shutdown;
+		list_init(&h->streams);
+	}
+	if (!h || session_new(h)) {
+		if (h)
+			nghttp2_session_del(h->session);
+		free(h);
+		conn_close(c);
+		return;
+	}
+	c->proto = &http2_proto;
+	c->proto_state = h;
+	conn_clear_deadline(c);
+}
