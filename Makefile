@@ -9,8 +9,8 @@
 #   make asan tsan  the test suite under sanitizers
 #   make fuzz       each fuzz target for FUZZ_SECONDS
 #   make coverage   line coverage of the unit and end-to-end tests
-#   make install    DESTDIR= PREFIX=/usr
-#   make schema     write config/schema/ anew from the programs' own descriptions
+#   make install    DESTDIR= PREFIX=/usr; make uninstall takes it away again
+#   make schema     write config/schema/ and docs/man/*.5 anew from the programs' own descriptions
 #   make deps       install what building and testing need (Debian, root)
 #
 # V=1 shows whole command lines; CC=clang-14 OUT=build/clang builds a variant aside.
@@ -134,6 +134,45 @@ $(OUT)/obj/tests/%.o: CFLAGS += -Wno-unused-parameter
 schema: programs
 	$(Q)for p in $(filter nlbd gatewayd registryd,$(PROGRAMS)); do \
 		$(OUT)/$$p --schema > config/schema/$$p.json || exit 1; done
+	$(Q)scripts/schema-to-man.py
+
+# Daemons go to sbin, what people type to bin; the BPF objects are inside nlbd and nlbctl. The units
+# name /usr/sbin and /usr/bin, which another PREFIX takes the place of.
+DAEMONS := $(filter nlbd gatewayd registryd,$(PROGRAMS))
+TOOLS := $(filter-out $(DAEMONS),$(PROGRAMS))
+UNITS := $(notdir $(wildcard config/systemd/*.service))
+EXAMPLES := $(patsubst config/%,%,$(wildcard config/*.json config/domains/*.json))
+SCHEMAS := $(notdir $(wildcard config/schema/*.json))
+MAN_PAGES := $(notdir $(wildcard docs/man/*.[158]))
+PAGES := $(notdir $(wildcard docs/*.md)) LICENSE
+UNIT_DIR ?= /lib/systemd/system
+SYSUSERS_DIR ?= /usr/lib/sysusers.d
+TMPFILES_DIR ?= /usr/lib/tmpfiles.d
+MAN_DIR ?= $(PREFIX)/share/man
+DOC_DIR ?= $(PREFIX)/share/doc/gatehouse
+man_path = $(MAN_DIR)/man$(subst .,,$(suffix $(1)))/$(1)
+INSTALL := install -D -m
+
+.PHONY: uninstall
+install: programs
+	$(Q)for p in $(DAEMONS); do $(INSTALL) 755 $(OUT)/$$p $(DESTDIR)$(PREFIX)/sbin/$$p || exit 1; done
+	$(Q)for p in $(TOOLS); do $(INSTALL) 755 $(OUT)/$$p $(DESTDIR)$(PREFIX)/bin/$$p || exit 1; done
+	$(Q)$(foreach m,$(MAN_PAGES),$(INSTALL) 644 docs/man/$(m) $(DESTDIR)$(call man_path,$(m)) &&) true
+	$(Q)for u in $(UNITS); do $(INSTALL) 644 config/systemd/$$u $(DESTDIR)$(UNIT_DIR)/$$u && \
+		sed -i 's,=/usr/\(s\?bin\)/,=$(PREFIX)/\1/,' $(DESTDIR)$(UNIT_DIR)/$$u || exit 1; done
+	$(Q)$(INSTALL) 644 config/systemd/sysusers.conf $(DESTDIR)$(SYSUSERS_DIR)/gatehouse.conf
+	$(Q)$(INSTALL) 644 config/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILES_DIR)/gatehouse.conf
+	$(Q)for d in $(PAGES); do from=docs/$$d; [ -e $$from ] || from=$$d; \
+		$(INSTALL) 644 $$from $(DESTDIR)$(DOC_DIR)/$$d || exit 1; done
+	$(Q)for e in $(EXAMPLES); do $(INSTALL) 644 config/$$e $(DESTDIR)$(DOC_DIR)/examples/$$e || exit 1; done
+	$(Q)for s in $(SCHEMAS); do $(INSTALL) 644 config/schema/$$s $(DESTDIR)$(DOC_DIR)/schema/$$s || exit 1; done
+
+# What install put there; configurations, logs and state stay.
+uninstall:
+	$(Q)rm -f $(DAEMONS:%=$(DESTDIR)$(PREFIX)/sbin/%) $(TOOLS:%=$(DESTDIR)$(PREFIX)/bin/%) \
+		$(foreach m,$(MAN_PAGES),$(DESTDIR)$(call man_path,$(m))) $(UNITS:%=$(DESTDIR)$(UNIT_DIR)/%) \
+		$(DESTDIR)$(SYSUSERS_DIR)/gatehouse.conf $(DESTDIR)$(TMPFILES_DIR)/gatehouse.conf
+	$(Q)rm -rf $(DESTDIR)$(DOC_DIR)
 
 deps:
 	scripts/install-deps.sh build check
