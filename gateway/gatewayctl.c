@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "gateway/ctl_token.h"
 #include "gateway/snapshot.h"
 #include "gateway/worker.h"
 #include "lib/http_client.h"
@@ -33,7 +34,9 @@ static void print_help(void)
 	     "process\n"
 	     "  check FILE     validate a configuration file, with certificates and key sets, "
 	     "without a running gatewayd\n"
-	     "  metrics        the Prometheus metrics\n\n"
+	     "  metrics        the Prometheus metrics\n"
+	     "  token COMMAND  new-key, sign, verify: try authentication without other tools; see "
+	     "token --help\n\n"
 	     "options:\n"
 	     "  --socket PATH  admin.socket of the gatewayd to talk to (default "
 	     "$GATEHOUSE_GATEWAY, else\n"
@@ -345,6 +348,9 @@ int main(int argc, char **argv)
 	struct buf url;
 	int opt, status;
 
+	/* Has options of its own. */
+	if (argc > 1 && strcmp(argv[1], "token") == 0)
+		return ctl_token(argc - 1, argv + 1);
 	while ((opt = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		switch (opt) {
 		case OPT_SOCKET:

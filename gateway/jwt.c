@@ -556,6 +556,28 @@ static enum jwt_result check_claims(const struct jwt_rules *rules, const json_t 
 	return JWT_OK;
 }
 
+/* Everything about a token but its claims; on JWT_OK *parts are its parts. */
+static enum jwt_result check_token(struct jwt_verifier *v, unsigned algorithms, struct jwks *keys,
+				   struct str token, struct parts *parts)
+{
+	enum jwt_result result;
+
+	if (token.len == 0)
+		return JWT_MISSING;
+	if (token.len > JWT_MAX_BYTES)
+		return JWT_TOO_LONG;
+	if (!cut(token, parts))
+		return JWT_MALFORMED;
+	result = read_header(v, parts->header);
+	if (result != JWT_OK)
+		return result;
+	if (v->header_alg == JWT_ALGS || !(algorithms & JWT_ALG_BIT(v->header_alg)))
+		return JWT_BAD_ALGORITHM;
+	if (!verifier_use(v, keys))
+		return JWT_INTERNAL;
+	return check_keys(v, parts);
+}
+
 enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules, struct jwks *keys,
 			   struct str token, int64_t now_s, struct identity **out)
 {
@@ -563,20 +585,7 @@ enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules
 	struct parts parts;
 	json_t *claims;
 
-	if (token.len == 0)
-		return JWT_MISSING;
-	if (token.len > JWT_MAX_BYTES)
-		return JWT_TOO_LONG;
-	if (!cut(token, &parts))
-		return JWT_MALFORMED;
-	result = read_header(v, parts.header);
-	if (result != JWT_OK)
-		return result;
-	if (v->header_alg == JWT_ALGS || !(rules->algorithms & JWT_ALG_BIT(v->header_alg)))
-		return JWT_BAD_ALGORITHM;
-	if (!verifier_use(v, keys))
-		return JWT_INTERNAL;
-	result = check_keys(v, &parts);
+	result = check_token(v, rules->algorithms, keys, token, &parts);
 	if (result != JWT_OK)
 		return result;
 	claims = parse_part(v, parts.payload);
@@ -585,6 +594,14 @@ enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules
 	result = check_claims(rules, claims, now_s, out);
 	json_decref(claims);
 	return result;
+}
+
+enum jwt_result jwt_verify_signature(struct jwt_verifier *v, unsigned algorithms, struct jwks *keys,
+				     struct str token)
+{
+	struct parts parts;
+
+	return check_token(v, algorithms, keys, token, &parts);
 }
 
 bool jwt_bearer(struct str authorization, struct str *token)

@@ -66,5 +66,10 @@ void jwt_verifier_free(struct jwt_verifier **v);
 enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules, struct jwks *keys,
 			   struct str token, int64_t now_s, struct identity **out);
 
+/* The first half of it alone: form, header, algorithm, signature. Says nothing of the claims, so
+ * the gateway never decides by it; for tools. */
+enum jwt_result jwt_verify_signature(struct jwt_verifier *v, unsigned algorithms, struct jwks *keys,
+				     struct str token);
+
 /* The token of "Bearer TOKEN" (RFC 6750 2.1), the scheme in any case. False for anything else. */
 bool jwt_bearer(struct str authorization, struct str *token);
