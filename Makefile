@@ -71,7 +71,7 @@ CPPFLAGS += -I. -I$(OUT)/gen -isystem $(OUT)/skel -isystem /usr/share/include -D
 	-DGATEHOUSE_VERSION='"$(VERSION)"'
 CFLAGS_ALL = -std=gnu17 -g $(OPT) $(WARN) $(HARDEN) $(CFLAGS) -pthread
 LDFLAGS_ALL = $(LDHARDEN) $(LDFLAGS) -pthread
-LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lbpf -lelf $(if $(LLHTTP_SRC),,-lllhttp)
+LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lbpf -lelf -lm $(if $(LLHTTP_SRC),,-lllhttp)
 BPF_CFLAGS := -target bpf -mcpu=v3 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wimplicit-int-conversion \
 	-Wenum-conversion -Wno-address-of-packed-member -idirafter /usr/include/$(shell uname -m)-linux-gnu -I.
 
@@ -179,6 +179,18 @@ deps:
 
 clean:
 	rm -rf build
+
+# --- lint: `make lint LINT="format tidy"` for some parts only; scripts/lint.sh lists them ----------
+
+LINT ?=
+LINT_SKELETONS := $(patsubst %.bpf.c,$(OUT)/skel/%.skel.h,$(notdir $(wildcard bpf/*.bpf.c tests/bench/*.bpf.c)))
+.PHONY: lint-run
+lint:
+	@scripts/install-deps.sh build check lint && $(MAKE) -s --no-print-directory lint-run
+lint-run: export LINT_CFLAGS = $(CPPFLAGS) -std=gnu17
+lint-run: export LINT_BPF_CFLAGS = $(BPF_CFLAGS)
+lint-run: $(LINT_SKELETONS)
+	@scripts/lint.sh $(LINT)
 
 # --- tests -------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Installs what gatehouse needs from Debian's packages, for the named purposes; quick when nothing is
 # missing. usage: install-deps.sh [build] [demo] [check] [bench] [lint]
 set -eu
@@ -8,9 +9,9 @@ build='gcc g++ make pkg-config clang libbpf-dev libelf-dev bpftool libssl-dev li
 demo='iproute2 ethtool util-linux procps curl openssl python3 ca-certificates'
 check="$demo python3-pytest python3-jwt python3-cryptography"
 bench='haproxy nginx-light wrk nghttp2-client'
-lint='clang-format clang-tidy cppcheck shellcheck git'
+lint='clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
-usage() { sed -n '2,3s/^# //p' "$0"; exit 2; }
+usage() { sed -n '3,4s/^# //p' "$0"; exit 2; }
 [ $# -gt 0 ] || usage
 wanted=
 for purpose in "$@"; do
