@@ -54,7 +54,7 @@ static __always_inline void write_outer_ipv4(struct iphdr *ip, const struct pack
 	ip->ttl = OUTER_TTL;
 	ip->protocol = protocol;
 	ip->check = 0;
-	ip->saddr = *(const __be32 *)cfg->source[0] | ((__be32)(hash >> 8) & cfg->source_vary);
+	ip->saddr = *(const __be32 *)cfg->source[0] | ((__be32)(hash >> 8) & cfg->source_vary[0]);
 	ip->daddr = *(const __be32 *)gw->address;
 	ip->check = ipv4_header_sum(ip);
 }

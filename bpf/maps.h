@@ -26,6 +26,44 @@ struct {
 } vips4 SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 2 * NLB_MAX_VIPS);
+	__type(key, struct nlb_vip6_key);
+	__type(value, struct nlb_vip);
+} vips6 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct nlb_prefix_key);
+	__type(value, struct nlb_block);
+} blocked SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct nlb_allow_key);
+	__type(value, __u32);
+} allowed SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NLB_RATE_BUCKETS);
+	__uint(map_flags, BPF_F_MMAPABLE); /* page-aligned, so a bucket is one cache line */
+	__type(key, __u32);
+	__type(value, struct nlb_rate_bucket);
+} source_rates SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, struct nlb_fragment);
+} fragments SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, NLB_MAX_GATEWAYS);
 	__uint(map_flags, BPF_F_MMAPABLE); /* page-aligned, so an entry is one cache line */

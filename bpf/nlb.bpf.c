@@ -67,7 +67,7 @@ static __always_inline int parse_ipv4(struct packet *p, struct cursor *c)
 	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_BITS))
 		return unless_other_host(ip->daddr, NLB_REASON_FRAGMENT);
 	if (ip->protocol == IPPROTO_ICMP)
-		return unless_other_host(ip->daddr, NLB_REASON_ICMP);
+		return unless_other_host(ip->daddr, NLB_REASON_ICMP_OTHER);
 	if (ip->protocol != IPPROTO_TCP)
 		return unless_other_host(ip->daddr, NLB_REASON_NO_SERVICE);
 
@@ -217,7 +217,7 @@ int nlb(struct xdp_md *ctx)
 	if (type == bpf_htons(ETH_P_IP))
 		return handle_ipv4(&p, &c);
 	if (type == bpf_htons(ETH_P_IPV6))
-		return finish(NLB_REASON_IPV6);
+		return finish(NLB_REASON_NO_VIP);
 	return finish(NLB_REASON_NOT_IP);
 }
 

@@ -25,35 +25,45 @@
  * of these, counted per CPU in the map `reasons`; forwarded ones count at their gateway. The order
  * is part of the ABI: a pinned map outlives the daemon that made it, so append only.
  */
-#define NLB_REASONS(X)                                                                          \
-	X(NOT_IP, "not_ip", PASS, "neither IPv4 nor IPv6")                                      \
-	X(NO_VIP, "no_vip", PASS, "not addressed to a virtual IP")                              \
-	X(IPV6, "ipv6", PASS, "IPv6, which this build leaves to the kernel")                    \
-	X(ICMP, "icmp", PASS, "ICMP to a virtual IP")                                           \
-	X(TRUNCATED, "truncated", DROP, "shorter than its headers say")                         \
-	X(MALFORMED, "malformed", DROP, "impossible header lengths or version")                 \
-	X(FRAGMENT, "fragment", DROP, "fragment to a virtual IP")                               \
-	X(NO_SERVICE, "no_service", DROP, "virtual IP, but no such port or protocol there")     \
-	X(SPOOFED, "spoofed", DROP, "source address is the virtual IP itself")                  \
-	X(NO_GATEWAY, "no_gateway", DROP, "the virtual IP has no gateway at all")               \
-	X(NO_NEIGHBOUR, "no_neighbour", DROP, "next-hop MAC address of the gateway is unknown") \
-	X(TOO_BIG, "too_big", DROP, "larger than the path's MTU once encapsulated")             \
-	X(NO_HEADROOM, "no_headroom", DROP, "the driver left no room for the outer header")     \
-	X(NO_CONFIG, "no_config", PASS, "the program has not been configured yet")
+#define NLB_REASONS(X)                                                                            \
+	X(NOT_IP, "not_ip", PASS, "neither IPv4 nor IPv6")                                        \
+	X(NO_VIP, "no_vip", PASS, "not addressed to a virtual IP")                                \
+	X(NO_CONFIG, "no_config", PASS, "the program has not been configured yet")                \
+	X(ICMP_OTHER, "icmp_other", PASS, "ICMP to a virtual IP, neither echo nor an error")      \
+	X(ECHO_REPLY, "echo_reply", TX, "echo request to a virtual IP, answered")                 \
+	X(TOLD_TOO_BIG, "told_too_big", TX, "too big once encapsulated, and the sender told so")  \
+	X(TRUNCATED, "truncated", DROP, "shorter than its headers say")                           \
+	X(MALFORMED, "malformed", DROP, "impossible header lengths or version")                   \
+	X(EXTENSIONS, "extensions", DROP, "more IPv6 extension headers than are followed")        \
+	X(FRAGMENT, "fragment", DROP, "fragment whose first one was not seen")                    \
+	X(NO_SERVICE, "no_service", DROP, "virtual IP, but no such port or protocol there")       \
+	X(SPOOFED, "spoofed", DROP, "source address is the virtual IP itself")                    \
+	X(BLOCKED, "blocked", DROP, "source address is on the block list")                        \
+	X(NOT_ALLOWED, "not_allowed", DROP, "source address is not on the allow list")            \
+	X(SOURCE_RATE, "source_rate", DROP, "too many new connections from one source address")   \
+	X(ICMP_RATE, "icmp_rate", DROP, "more ICMP to answer than the limit allows")              \
+	X(ICMP_UNRELATED, "icmp_unrelated", DROP, "ICMP error that quotes no connection of ours") \
+	X(NO_GATEWAY, "no_gateway", DROP, "the virtual IP has no gateway at all")                 \
+	X(NO_NEIGHBOUR, "no_neighbour", DROP, "next-hop MAC address of the gateway is unknown")   \
+	X(TOO_BIG, "too_big", DROP, "too big once encapsulated, and may be fragmented")           \
+	X(NO_HEADROOM, "no_headroom", DROP, "the driver left no room for the outer header")
 
 #define NLB_REASON_ENUM(id, name, verdict, help) NLB_REASON_##id,
 enum nlb_reason { NLB_REASONS(NLB_REASON_ENUM) NLB_REASON_COUNT };
 
 /* The same for the decapsulating program on gateway hosts, counted in its map `decap_reasons`. */
-#define DECAP_REASONS(X)                                                                      \
-	X(NOT_TUNNEL, "not_tunnel", PASS, "no packet of a tunnel")                            \
-	X(IPIP, "ipip", PASS, "decapsulated from IP in IP")                                   \
-	X(GUE, "gue", PASS, "decapsulated from GUE")                                          \
-	X(STRANGER, "stranger", DROP, "tunnel packet from a source that is not allowed")      \
-	X(NOT_LOCAL, "not_local", DROP, "inner destination is no virtual IP of this host")    \
-	X(MALFORMED, "malformed", DROP, "impossible or truncated headers in a tunnel packet") \
-	X(FRAGMENT, "fragment", DROP, "fragmented tunnel packet")                             \
-	X(UNSUPPORTED, "unsupported", DROP, "GUE version, control message or protocol not ours")
+#define DECAP_REASONS(X)                                                                         \
+	X(NOT_TUNNEL, "not_tunnel", PASS, "no packet of a tunnel")                               \
+	X(IPIP, "ipip", PASS, "decapsulated from IP in IP")                                      \
+	X(GUE, "gue", PASS, "decapsulated from GUE")                                             \
+	X(SECOND_CHANCE, "second_chance", TX, "no socket here: sent on to an earlier owner")     \
+	X(LAST_CHANCE, "last_chance", PASS, "no socket here, and no other gateway left to ask")  \
+	X(STRANGER, "stranger", DROP, "tunnel packet from a source that is not allowed")         \
+	X(NOT_LOCAL, "not_local", DROP, "inner destination is no virtual IP of this host")       \
+	X(MALFORMED, "malformed", DROP, "impossible or truncated headers in a tunnel packet")    \
+	X(FRAGMENT, "fragment", DROP, "fragmented tunnel packet")                                \
+	X(UNSUPPORTED, "unsupported", DROP, "GUE version, control message or protocol not ours") \
+	X(NO_NEXT_HOP, "no_next_hop", DROP, "second chance without a route or MAC address")
 
 #define DECAP_REASON_ENUM(id, name, verdict, help) DECAP_REASON_##id,
 enum decap_reason { DECAP_REASONS(DECAP_REASON_ENUM) DECAP_REASON_COUNT };
@@ -69,29 +79,33 @@ enum nlb_encap { NLB_ENCAP_IPIP = 1, NLB_ENCAP_GUE = 2, NLB_ENCAP_L2 = 3 };
 struct nlb_config {
 	__u64 hash_key[NLB_HASH_KEYS]; /* equal on every NLB of a group: derived from hash_seed */
 	__u8 source[2][16];            /* outer source address: [0] IPv4, [1] IPv6 */
-	__be32 source_vary;            /* host bits of source[0] that follow the flow, for ECMP */
+	__be32 source_vary[2];         /* last four bytes' bits that follow the flow, for ECMP */
 	__u32 flow_bucket_mask;        /* buckets per CPU - 1; a power of two of them */
 	__u32 new_flows_per_tick;      /* above it new connections are not recorded */
 	__u32 hz;                      /* kernel ticks per second */
 	__u32 flags;                   /* NLB_CONFIG_* */
-	__u32 flow_regions; /* CPUs whose regions are searched; at most NLB_FLOW_REGIONS */
+	__u32 flow_regions;  /* CPUs whose regions are searched; at most NLB_FLOW_REGIONS */
+	__u32 udp_timeout;   /* ticks without a packet after which a UDP flow is forgotten */
+	__u32 icmp_per_tick; /* answers of the program's own (echo, too big), per CPU */
+	__u32 pad;
 };
 #define NLB_CONFIG_READY    1U
 #define NLB_CONFIG_ANY_PORT 2U /* at least one VIP takes every port: look again with port 0 */
-_Static_assert(sizeof(struct nlb_config) == 88 + 32 + 24, "nlb_config has no hidden padding");
+#define NLB_CONFIG_BLOCKED  4U /* the block list is not empty: look sources up there */
+_Static_assert(sizeof(struct nlb_config) == 88 + 32 + 8 + 32, "nlb_config has no hidden padding");
 
 /*
- * Key of the map `vips`. Besides its services every virtual IP has an entry with port 0 and
+ * Key of the map `vips6`. Besides its services every virtual IP has an entry with port 0 and
  * protocol 0, which only says that the address is one (for fragments, ICMP and ports without a
  * service).
  */
-struct nlb_vip_key {
+struct nlb_vip6_key {
 	__u8 address[16];
 	__be16 port; /* 0: any port of the protocol */
 	__u8 protocol;
-	__u8 family; /* 4 or 6 */
+	__u8 pad;
 };
-_Static_assert(sizeof(struct nlb_vip_key) == 20, "nlb_vip_key has no hidden padding");
+_Static_assert(sizeof(struct nlb_vip6_key) == 20, "nlb_vip6_key has no hidden padding");
 
 /* IPv4 has a map of its own, `vips4`: an 8-byte key is hashed in half the time. */
 struct nlb_vip4_key {
@@ -105,10 +119,56 @@ _Static_assert(sizeof(struct nlb_vip4_key) == 8, "nlb_vip4_key has no hidden pad
 struct nlb_vip {
 	__u16 id; /* index into the map `rings` */
 	__u8 encap;
-	__u8 flags;
+	__u8 flags; /* NLB_VIP_* */
+	/* New connections of one source address, with NLB_VIP_RATE, in ticks * 2^16: time that
+	 * earns one, and time's worth of them that may come at once (GCRA). */
+	__u32 source_interval, source_burst;
 	__u32 pad;
 };
-_Static_assert(sizeof(struct nlb_vip) == 8, "nlb_vip has no hidden padding");
+#define NLB_VIP_ALLOW 1U /* only sources that the map `allowed` lists for it */
+#define NLB_VIP_RATE  2U /* new connections are limited for each source address */
+_Static_assert(sizeof(struct nlb_vip) == 16, "nlb_vip has no hidden padding");
+
+/* Key of the longest-prefix map `blocked`; IPv4 as ::ffff:a.b.c.d. */
+struct nlb_prefix_key {
+	__u32 prefix_len;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct nlb_prefix_key) == 20, "nlb_prefix_key has no hidden padding");
+
+struct nlb_block {
+	__u64 until;   /* kernel ticks (64 bits); 0: for good */
+	__u64 dropped; /* packets, not exact: CPUs count without a lock */
+};
+
+/* Key of the longest-prefix map `allowed`: the lists of all VIPs, each below its identifier. */
+struct nlb_allow_key {
+	__u32 prefix_len; /* of identifier and address together: 32 and more */
+	__u32 vip;
+	__u8 address[16]; /* as above */
+};
+_Static_assert(sizeof(struct nlb_allow_key) == 24, "nlb_allow_key has no hidden padding");
+
+/*
+ * Map `source_rates`: when each source address of a VIP may open the next connection. Set
+ * associative like the flow table, but one for all CPUs, since a source's connections are spread
+ * over them; two that write at once may let one connection too many through.
+ */
+struct nlb_source_rate {
+	__u64 tag; /* keyed hash of VIP and source; 0 means free */
+	__u64 at;  /* theoretical arrival time of GCRA, in ticks * 2^16 */
+};
+#define NLB_RATE_BUCKETS 16384 /* of 4: 65,536 sources in a megabyte */
+struct nlb_rate_bucket {
+	struct nlb_source_rate way[4];
+};
+
+/* Value of the map `fragments`, keyed by the hash of {addresses, protocol, IP id}. */
+struct nlb_fragment {
+	__u16 gateway;
+	__u16 generation;
+	__u32 seen; /* kernel ticks, lower half */
+};
 
 /* One slot of a ring. Its flags carry the time of the last move, so that history outlives nlbd. */
 struct nlb_slot {
@@ -135,7 +195,8 @@ struct nlb_gateway {
 	__u16 mtu; /* of the path to the gateway */
 	__u8 family;
 	__u8 flags; /* NLB_GATEWAY_* */
-	__u8 pad[24];
+	__u8 encap; /* of its VIP */
+	__u8 pad[23];
 };
 #define NLB_GATEWAY_USABLE   1U /* takes packets of connections that it has */
 #define NLB_GATEWAY_RESOLVED 2U /* the MAC addresses and the interface are known */

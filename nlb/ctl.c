@@ -153,13 +153,14 @@ static void write_gateways(const struct ctl *c, struct json_writer *w, const cha
 
 static void write_reasons(const struct ctl *c, struct json_writer *w)
 {
+	static const char *const members[STATS_VERDICTS] = { "passed", "dropped", "answered" };
 	uint64_t reasons[NLB_REASON_COUNT];
 
 	stats_reasons(&c->from->loader->maps, reasons);
-	for (int drops = 0; drops < 2; drops++) {
-		json_open(w, drops ? "dropped" : "passed", '{');
+	for (unsigned verdict = 0; verdict < STATS_VERDICTS; verdict++) {
+		json_open(w, members[verdict], '{');
 		for (uint32_t r = 0; r < NLB_REASON_COUNT; r++) {
-			if (stats_reason_is_drop(r) == drops)
+			if (stats_reason_verdict(r) == verdict)
 				json_add_u64(w, stats_reason_names[r], reasons[r]);
 		}
 		json_close(w, '}');
@@ -317,17 +318,18 @@ static void get_readyz(struct http_request *req, void *arg)
 
 static void write_reason_metrics(const struct ctl *c, struct buf *out)
 {
+	static const char *const verdicts[STATS_VERDICTS] = { "pass", "drop", "answer" };
 	uint64_t reasons[NLB_REASON_COUNT];
 
 	stats_reasons(&c->from->loader->maps, reasons);
 	metrics_family(out, "gatehouse_nlb_unforwarded_packets_total", "counter",
-		       "Packets dropped or passed to the kernel, by reason.");
+		       "Packets dropped, answered or passed to the kernel, by reason.");
 	for (uint32_t r = 0; r < NLB_REASON_COUNT; r++)
-		metrics_u64(out, "gatehouse_nlb_unforwarded_packets_total",
-			    METRICS_LABELS({ "verdict",
-					     stats_reason_is_drop(r) ? STR("drop") : STR("pass") },
-					   { "reason", str_from(stats_reason_names[r]) }),
-			    reasons[r]);
+		metrics_u64(
+			out, "gatehouse_nlb_unforwarded_packets_total",
+			METRICS_LABELS({ "verdict", str_from(verdicts[stats_reason_verdict(r)]) },
+				       { "reason", str_from(stats_reason_names[r]) }),
+			reasons[r]);
 }
 
 static void write_gateway_metrics(const struct ctl *c, struct buf *out)

@@ -192,8 +192,8 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 		uint32_t mask = host_bits ? (uint32_t)((1ULL << host_bits) - 1) : 0;
 
 		memcpy(&source, conf->source.ipv4.bytes + 12, sizeof(source));
-		config.source_vary = htonl(mask);
-		source &= ~config.source_vary;
+		config.source_vary[0] = htonl(mask);
+		source &= ~config.source_vary[0];
 	} else {
 		source = interface_address(l->pins.interface);
 		if (!source)

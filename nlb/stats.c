@@ -10,19 +10,18 @@
 
 #define RECENT_S 60
 
-#define REASON_NAME(id, name, verdict, help) name,
-#define REASON_HELP(id, name, verdict, help) help,
-#define REASON_DROP(id, name, verdict, help) REASON_IS_##verdict,
-enum { REASON_IS_PASS, REASON_IS_DROP };
+#define REASON_NAME(id, name, verdict, help)    name,
+#define REASON_HELP(id, name, verdict, help)    help,
+#define REASON_VERDICT(id, name, verdict, help) STATS_##verdict,
 
 const char *const stats_reason_names[NLB_REASON_COUNT] = { NLB_REASONS(REASON_NAME) };
 const char *const stats_reason_helps[NLB_REASON_COUNT] = { NLB_REASONS(REASON_HELP) };
 
-bool stats_reason_is_drop(uint32_t reason)
+enum stats_verdict stats_reason_verdict(uint32_t reason)
 {
-	static const int verdicts[NLB_REASON_COUNT] = { NLB_REASONS(REASON_DROP) };
+	static const uint8_t verdicts[NLB_REASON_COUNT] = { NLB_REASONS(REASON_VERDICT) };
 
-	return verdicts[reason] == REASON_IS_DROP;
+	return (enum stats_verdict)verdicts[reason];
 }
 
 void stats_add(struct nlb_gateway_stats *to, const struct nlb_gateway_stats *from)

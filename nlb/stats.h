@@ -10,7 +10,10 @@ void stats_reasons(const struct nlb_maps *maps, uint64_t out[NLB_REASON_COUNT]);
 
 extern const char *const stats_reason_names[NLB_REASON_COUNT];
 extern const char *const stats_reason_helps[NLB_REASON_COUNT];
-bool stats_reason_is_drop(uint32_t reason);
+/* What becomes of a packet with this end: the kernel has it, nobody, or the sender gets an answer.
+ */
+enum stats_verdict { STATS_PASS, STATS_DROP, STATS_TX, STATS_VERDICTS };
+enum stats_verdict stats_reason_verdict(uint32_t reason);
 
 /* The flow table as it is now; entries of gateways that are gone are not counted. */
 struct stats_flows {

@@ -380,7 +380,7 @@ static void varies_the_source_by_flow_where_allowed(void **state)
 	(void)state;
 	fresh_world();
 	conf.source[0][3] = 0;
-	conf.source_vary = htonl(0xff);
+	conf.source_vary[0] = htonl(0xff);
 	set_config();
 	for (uint32_t port = 1024; port < 1324; port++) {
 		struct tcp_packet t = { .vip = VIP_IPIP, .sport = port };
@@ -688,7 +688,7 @@ static void leaves_everything_else_to_the_kernel(void **state)
 		put8(&p, 0);
 	assert_ends(&p, NLB_REASON_NOT_IP, XDP_PASS, "ARP");
 	set16(&p, 12, 0x86dd);
-	assert_ends(&p, NLB_REASON_IPV6, XDP_PASS, "IPv6");
+	assert_ends(&p, NLB_REASON_NO_VIP, XDP_PASS, "IPv6");
 
 	assert_ends(frame(&elsewhere), NLB_REASON_NO_VIP, XDP_PASS, "another address");
 	elsewhere.frag = 0x2000;
@@ -701,7 +701,7 @@ static void leaves_everything_else_to_the_kernel(void **state)
 	put_ipv4(&p, &icmp, 8);
 	put32(&p, 0x0800f7ff);
 	put32(&p, 0);
-	assert_ends(&p, NLB_REASON_ICMP, XDP_PASS, "echo request to a VIP");
+	assert_ends(&p, NLB_REASON_ICMP_OTHER, XDP_PASS, "echo request to a VIP");
 }
 
 static void drops_what_cannot_be_served(void **state)
