@@ -182,7 +182,10 @@ clean:
 
 # --- lint: `make lint LINT="format tidy"` for some parts only; scripts/lint.sh lists them ----------
 
-LINT ?=
+# make predefines LINT as "lint", so ?= would leave that.
+ifeq ($(origin LINT),default)
+LINT :=
+endif
 LINT_SKELETONS := $(patsubst %.bpf.c,$(OUT)/skel/%.skel.h,$(notdir $(wildcard bpf/*.bpf.c tests/bench/*.bpf.c)))
 .PHONY: lint-run
 lint:
