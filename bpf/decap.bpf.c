@@ -99,7 +99,7 @@ static __always_inline void parse_gue(struct tunnel *t, struct cursor *c)
 		t->reason = DECAP_REASON_UNSUPPORTED;
 		return;
 	}
-	t->header_len += sizeof(struct udphdr) + sizeof(*gue) + (gue->version_hlen & 0x1fU) * 4;
+	t->header_len += sizeof(struct udphdr) + sizeof(*gue) + (gue->version_hlen & 0x1fUL) * 4;
 	t->reason = DECAP_REASON_GUE;
 }
 

@@ -204,7 +204,7 @@ int gateway_reload(struct gateway *g, struct buf *out)
 		confs = make_confs(g, fresh, &errors);
 		rc = confs ? 0 : -EINVAL;
 	}
-	if (rc < 0) {
+	if (!confs) {
 		report(&errors, g->config_file, out);
 		log_error("reload: %zu mistakes, going on with the configuration in use",
 			  errors.count);

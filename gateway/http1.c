@@ -326,12 +326,13 @@ static void rebase(struct str *s, ptrdiff_t by)
 static bool adopt_head(struct request *r, struct http1_head *head, struct str bytes)
 {
 	struct str copy = arena_str(&r->arena, bytes);
-	ptrdiff_t by = copy.p - bytes.p;
+	ptrdiff_t by;
 
 	r->headers.max = head->field_count + REQUEST_SPARE_FIELDS;
 	r->headers.fields = arena_alloc(&r->arena, r->headers.max * sizeof(struct http_field));
 	if (!copy.p || !r->headers.fields)
 		return false;
+	by = copy.p - bytes.p;
 	r->headers.count = head->field_count;
 	for (size_t i = 0; i < head->field_count; i++) {
 		r->headers.fields[i] = head->fields[i];

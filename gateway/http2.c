@@ -9,7 +9,7 @@
 #include "gateway/snapshot.h"
 
 #define STREAMS_MAX   100
-#define STREAM_WINDOW 65535
+#define STREAM_WINDOW 65535UL
 #define CONN_WINDOW   (1 << 20) /* so much request body is held at most per connection */
 #define OUT_HIGH      (64UL * 1024)
 #define OUT_LOW       (16UL * 1024)
@@ -512,7 +512,9 @@ static void take_pseudo(struct request *r, struct str name, struct str value)
 		ptrdiff_t at = str_chr(value, '?');
 
 		r->raw_path = at < 0 ? value : str_sub(value, 0, (size_t)at);
-		r->query = at < 0 ? (struct str) { 0 } : str_sub(value, (size_t)at + 1, value.len);
+		r->query = (struct str) { 0 };
+		if (at >= 0)
+			r->query = str_sub(value, (size_t)at + 1, value.len);
 	}
 	/* :scheme is what the client thinks; ours is what the connection is. */
 }

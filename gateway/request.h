@@ -99,7 +99,7 @@ struct response {
 };
 
 /* Room in a request's field array for what the stages add: identity, ids, forwarding. */
-#define REQUEST_SPARE_FIELDS 32
+#define REQUEST_SPARE_FIELDS 32UL
 
 /* Response headers that one of the stages wants on whatever response comes. */
 #define REQUEST_EXTRA_FIELDS 8

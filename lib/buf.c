@@ -55,7 +55,7 @@ char *buf_reserve(struct buf *b, size_t n)
 		b->has_failed = true;
 		return NULL;
 	}
-	if (len)
+	if (b->data)
 		memcpy(data, b->data + b->start, len);
 	free(b->data);
 	b->data = data;

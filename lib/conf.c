@@ -540,8 +540,7 @@ static void read_list(struct conf *c, const struct conf_row *row, void *out, con
 	items = new_items(c, row, out, json_array_size(value), size);
 	if (!items)
 		return;
-	json_array_foreach(value, i, item)
-	{
+	json_array_foreach (value, i, item) {
 		void *at = items + i * size;
 
 		conf_enter_item(c, i);

@@ -12,7 +12,9 @@ static bool strings_equal(const void *a, const void *b)
 
 	memcpy(&x, a, sizeof(x));
 	memcpy(&y, b, sizeof(y));
-	return !x.p == !y.p && str_eq(x, y);
+	if (!x.p || !y.p)
+		return !x.p && !y.p;
+	return str_eq(x, y);
 }
 
 static bool objects_equal(const struct conf_object *object, const void *a, const void *b)

@@ -333,7 +333,9 @@ static const char *split_target(struct http1_head *head)
 	}
 	at = str_chr(rest, '?');
 	head->path = at < 0 ? rest : str_sub(rest, 0, (size_t)at);
-	head->query = at < 0 ? (struct str) { 0 } : str_sub(rest, (size_t)at + 1, rest.len);
+	head->query = (struct str) { 0 };
+	if (at >= 0)
+		head->query = str_sub(rest, (size_t)at + 1, rest.len);
 	if (head->path.len == 0)
 		head->path = STR("/");
 	return NULL;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/table.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,6 +82,7 @@ static void print_cell(const struct table *t, size_t column, const char *text)
 
 void table_print(struct table *t)
 {
+	assert(t->columns > 0);
 	for (size_t c = 0; c < t->columns; c++)
 		print_cell(t, c, title(t, c));
 	for (size_t i = 0; i < t->count; i++)

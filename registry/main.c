@@ -149,9 +149,10 @@ static int store_make(struct registry *r, uint64_t last_index)
 {
 	uint64_t beyond = last_index ? last_index + INDEX_GAP : 0;
 	uint64_t now_ms = clock_wall_ms();
+	/* The clock makes it new even if the snapshot was lost. */
+	uint64_t start_index = MAX(beyond, now_ms);
 	const struct reg_store_config config = {
-		/* The clock makes it new even if the snapshot was lost. */
-		.start_index = MAX(beyond, now_ms),
+		.start_index = start_index,
 		.has_self_preservation = r->conf.lease.self_preservation,
 		.on_change = on_change,
 		.on_preserving = on_preserving,

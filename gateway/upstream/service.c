@@ -9,8 +9,8 @@
 #define EJECT_MAX_MS      30000 /* ... up to this, as Ribbon's circuit */
 #define LATENCY_WINDOW_MS 10000 /* over which an old latency fades */
 #define RETRY_EARNED      200   /* thousandths per request: 20 % */
-#define RETRY_COST        1000
-#define RETRY_MAX         (100UL * RETRY_COST)
+#define RETRY_COST        1000UL
+#define RETRY_MAX         (100 * RETRY_COST)
 #define RETRY_START       (10 * RETRY_COST)
 
 struct service *service_new(struct worker *w, struct str name)
@@ -186,7 +186,7 @@ static struct endpoint *choose_p2c(const struct choice *c)
 		return a;
 	for (int i = 0; i < 3; i++) {
 		b = random_usable(c);
-		if (b != a)
+		if (b && b != a)
 			return cost(c->s, a) <= cost(c->s, b) ? a : b;
 	}
 	return a;

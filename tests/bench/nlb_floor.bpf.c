@@ -51,7 +51,7 @@ int push_ipip(struct xdp_md *ctx)
 	ip = data + sizeof(*eth);
 	if ((void *)(ip + 1) > end)
 		return XDP_DROP;
-	__builtin_memset(eth, 2, 2 * ETH_ALEN);
+	__builtin_memset(eth, 2, 2UL * ETH_ALEN);
 	eth->h_proto = bpf_htons(ETH_P_IP);
 	*(__be32 *)ip = bpf_htonl(0x45000000 | 60);
 	ip->id = 0;

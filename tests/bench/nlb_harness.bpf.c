@@ -55,7 +55,7 @@ static __always_inline bool restore(struct xdp_md *ctx)
 	eth = (void *)(long)ctx->data;
 	if ((void *)(eth + 1) > (void *)(long)ctx->data_end)
 		return false;
-	__builtin_memset(eth, 2, 2 * ETH_ALEN);
+	__builtin_memset(eth, 2, 2UL * ETH_ALEN);
 	eth->h_proto = bpf_htons(ETH_P_IP);
 	return true;
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Passes every packet. A veth accepts what its peer transmits from XDP only while it has a program. */
+/* Passes every packet. A veth accepts what its peer transmits from XDP only while it has a program.
+ */
 #include <linux/bpf.h>
 
 #include <bpf/bpf_helpers.h>

@@ -2,7 +2,6 @@
 """gatewayd as a program: its command line, mistakes at start, reload, drain, discovery."""
 
 import copy
-import json
 import os
 import re
 import signal

@@ -449,7 +449,7 @@ static void cuts_off_a_slow_reader(void **state)
 	/* Nobody reads: the kernel's buffers fill, then ours. */
 	while (w->waiting && written < 10000 &&
 	       http_stream_write(w->waiting, str_of(block, sizeof(block)))) {
-		assert_true(http_stream_queued(w->waiting) <= 2 * 65536);
+		assert_true(http_stream_queued(w->waiting) <= 2UL * 65536);
 		written++;
 		step(w, 0);
 	}

@@ -114,8 +114,7 @@ static void verifies_every_algorithm(void **state)
 	size_t i;
 
 	assert_int_equal(keys->count, JWT_ALGS);
-	json_array_foreach(json_object_get(v, "tokens"), i, entry)
-	{
+	json_array_foreach (json_object_get(v, "tokens"), i, entry) {
 		const char *alg = json_string_value(json_object_get(entry, "alg"));
 		const char *token = json_string_value(json_object_get(entry, "token"));
 		unsigned bit = JWT_ALG_BIT(jwt_alg_from(str_from(alg)));
@@ -144,8 +143,7 @@ static void no_single_bit_can_change(void **state)
 	struct jwt_rules rules = rules_of(ALL);
 	size_t i;
 
-	json_array_foreach(json_object_get(v, "tokens"), i, entry)
-	{
+	json_array_foreach (json_object_get(v, "tokens"), i, entry) {
 		const char *alg = json_string_value(json_object_get(entry, "alg"));
 		CLEANUP(cleanup_free)
 		char *token = strdup(json_string_value(json_object_get(entry, "token")));
@@ -376,8 +374,7 @@ static void ecdsa_takes_two_numbers_that_are_not_zero(void **state)
 	struct jwt_rules rules = rules_of(ALL);
 	size_t i;
 
-	json_array_foreach(json_object_get(v, "tokens"), i, entry)
-	{
+	json_array_foreach (json_object_get(v, "tokens"), i, entry) {
 		const char *token = json_string_value(json_object_get(entry, "token"));
 		const char *dot = strrchr(token, '.');
 		unsigned char raw[256] = { 0 };
@@ -493,8 +490,7 @@ static void an_rsa_exponent_of_one_is_refused(void **state)
 	struct err err = { "" };
 	size_t i;
 
-	json_array_foreach(json_object_get(json_object_get(v, "jwks"), "keys"), i, key)
-	{
+	json_array_foreach (json_object_get(json_object_get(v, "jwks"), "keys"), i, key) {
 		struct jwks *keys = NULL;
 		char *text;
 		json_t *set;
@@ -686,8 +682,7 @@ static void prints_what_it_costs(void **state)
 	uint64_t begin;
 	size_t i;
 
-	json_array_foreach(json_object_get(v, "tokens"), i, entry)
-	{
+	json_array_foreach (json_object_get(v, "tokens"), i, entry) {
 		const char *alg = json_string_value(json_object_get(entry, "alg"));
 
 		token = json_string_value(json_object_get(entry, "token"));

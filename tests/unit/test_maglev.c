@@ -34,7 +34,7 @@ static uint32_t owned(const uint16_t *choices, uint16_t node)
 {
 	uint32_t count = 0;
 
-	for (uint32_t s = 0; s < SLOTS; s++)
+	for (size_t s = 0; s < SLOTS; s++)
 		count += choices[s * DEPTH] == node;
 	return count;
 }
@@ -109,7 +109,7 @@ static void removal_moves_little_more_than_the_removed_share(void **state)
 		make_nodes(nodes, n);
 		before = build(nodes, n);
 		after = build(nodes, n - 1); /* the last one is gone */
-		for (uint32_t s = 0; s < SLOTS; s++) {
+		for (size_t s = 0; s < SLOTS; s++) {
 			bool was_removed = before[s * DEPTH] == n - 1;
 
 			moved += before[s * DEPTH] != after[s * DEPTH];
@@ -156,7 +156,7 @@ static void every_slot_has_distinct_choices(void **state)
 
 		make_nodes(nodes, counts[c]);
 		choices = build(nodes, counts[c]);
-		for (uint32_t s = 0; s < SLOTS; s++) {
+		for (size_t s = 0; s < SLOTS; s++) {
 			const uint16_t *choice = &choices[s * DEPTH];
 
 			for (uint32_t k = 0; k < DEPTH; k++) {
@@ -184,7 +184,7 @@ static void another_key_gives_another_table(void **state)
 	b = build(nodes, 10);
 	assert_memory_equal(a, b, sizeof(*a) * SLOTS * DEPTH);
 	assert_int_equal(maglev_build(b, SLOTS, DEPTH, nodes, 10, &other), 0);
-	for (uint32_t s = 0; s < SLOTS; s++)
+	for (size_t s = 0; s < SLOTS; s++)
 		same += a[s * DEPTH] == b[s * DEPTH];
 	assert_true(same < SLOTS / 5);
 	free(a);

@@ -329,7 +329,7 @@ static void preservation_ends_by_itself(void **state)
 	s = store();
 	run(s, 50, 0, 100, 400);
 	assert_int_equal(reg_store_stats(s)->instances, 50);
-	reg_store_sweep(s, 130 * SEC + 11 * 30 * SEC);
+	reg_store_sweep(s, 130 * SEC + 11 * 30ULL * SEC);
 	assert_int_equal(reg_store_stats(s)->instances, 0);
 	assert_int_equal(preserving, 0);
 	reg_store_free(&s);
