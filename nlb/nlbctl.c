@@ -3,7 +3,6 @@
  * nlbctl: asks nlbd over its unix socket and prints the answer; on gateway hosts it puts the
  * decapsulating program on an interface, where no daemon is needed.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
@@ -15,22 +14,11 @@
 #include "lib/http_client.h"
 #include "lib/json.h"
 #include "lib/table.h"
-#include "nlb/decap.h"
+#include "nlb/ctl_decap.h"
+#include "nlb/nlbctl.h"
 
 #define SOCKET        "/run/gatehouse/nlb.sock"
 #define PIN_DIRECTORY "/sys/fs/bpf/gatehouse"
-
-enum { DONE = 0, FAILED = 1, USAGE = 2 };
-
-struct options {
-	const char *socket;
-	const char *pin_directory;
-	enum pins_mode mode;
-	bool wants_json;
-	/* Names for flows, addresses for decap. */
-	const char *vips[DECAP_LIST_MAX], *sources[DECAP_LIST_MAX];
-	size_t vip_count, source_count;
-};
 
 static const char help[] =
 	"usage: nlbctl [OPTIONS] COMMAND\n"
@@ -68,13 +56,13 @@ static const char help[] =
 	"  ip address add 203.0.113.10/32 dev lo\n"
 	"  nlbctl decap attach eth0 --source 10.0.0.2\n";
 
-static int fail(const char *text)
+int nlbctl_fail(const char *text)
 {
 	fprintf(stderr, "nlbctl: %s\n", text);
 	return FAILED;
 }
 
-__attribute__((format(printf, 1, 2))) static int misuse(const char *fmt, ...)
+int nlbctl_misuse(const char *fmt, ...)
 {
 	va_list ap;
 
@@ -104,7 +92,7 @@ static int say_problem(const struct http_answer *answer)
 }
 
 /* Asks; prints the answer if JSON is wanted, else returns it parsed in *out for a table. */
-static int ask(const struct options *o, enum http_method method, const char *path,
+static int ask(const struct nlbctl_options *o, enum http_method method, const char *path,
 	       const char *query, json_t **out)
 {
 	struct http_request_spec spec = { .method = method,
@@ -118,7 +106,7 @@ static int ask(const struct options *o, enum http_method method, const char *pat
 	*out = NULL;
 	snprintf(where, sizeof(where), "unix:%s", o->socket);
 	if (net_parse(&addr, str_from(where), 0) != 0)
-		return misuse("--socket: \"%s\" is not the path of a socket", o->socket);
+		return nlbctl_misuse("--socket: \"%s\" is not the path of a socket", o->socket);
 	spec.addr = &addr;
 	if (http_fetch(&answer, &spec, &err) != 0) {
 		fprintf(stderr,
@@ -135,7 +123,7 @@ static int ask(const struct options *o, enum http_method method, const char *pat
 	} else {
 		*out = json_loadb(buf_data(&answer.body), buf_len(&answer.body), 0, NULL);
 		if (!*out)
-			status = fail("nlbd's answer is not JSON");
+			status = nlbctl_fail("nlbd's answer is not JSON");
 	}
 	http_answer_fini(&answer);
 	return status;
@@ -166,7 +154,7 @@ static int print_vips(const json_t *vips)
 	size_t i;
 
 	if (!t)
-		return fail("out of memory");
+		return nlbctl_fail("out of memory");
 	json_array_foreach (vips, i, vip) {
 		const json_t *states = json_object_get(vip, "gateways");
 
@@ -199,7 +187,7 @@ static int print_gateways(const json_t *gateways)
 	size_t i;
 
 	if (!t)
-		return fail("out of memory");
+		return nlbctl_fail("out of memory");
 	json_array_foreach (gateways, i, gw) {
 		table_cell(t, "%s", text_of(gw, "vip"));
 		table_cell(t, "%s", text_of(gw, "name"));
@@ -224,7 +212,7 @@ static int print_flows(const json_t *document)
 	size_t i;
 
 	if (!t)
-		return fail("out of memory");
+		return nlbctl_fail("out of memory");
 	printf("%lld of %lld entries in use\n", number_of(document, "used"),
 	       number_of(document, "capacity"));
 	json_array_foreach (flows, i, flow) {
@@ -270,7 +258,7 @@ static int print_status(const json_t *status)
 	return print_vips(json_object_get(status, "vips"));
 }
 
-static int show(const struct options *o, const char *path, const char *query,
+static int show(const struct nlbctl_options *o, const char *path, const char *query,
 		int (*print)(const json_t *document))
 {
 	json_t *document;
@@ -296,25 +284,25 @@ static void add_parameter(struct buf *query, const char *name, const char *value
 	}
 }
 
-static int cmd_status(const struct options *o, char **args)
+static int cmd_status(const struct nlbctl_options *o, char **args)
 {
 	(void)args;
 	return show(o, "/status", "", print_status);
 }
 
-static int cmd_vips(const struct options *o, char **args)
+static int cmd_vips(const struct nlbctl_options *o, char **args)
 {
 	(void)args;
 	return show(o, "/vips", "", print_vips);
 }
 
-static int cmd_gateways(const struct options *o, char **args)
+static int cmd_gateways(const struct nlbctl_options *o, char **args)
 {
 	(void)args;
 	return show(o, "/gateways", "", print_gateways);
 }
 
-static int cmd_flows(const struct options *o, char **args)
+static int cmd_flows(const struct nlbctl_options *o, char **args)
 {
 	struct buf query;
 	int status;
@@ -329,8 +317,8 @@ static int cmd_flows(const struct options *o, char **args)
 	return status;
 }
 
-static int change(const struct options *o, const char *path, const char *vip, const char *gateway,
-		  const char *done)
+static int change(const struct nlbctl_options *o, const char *path, const char *vip,
+		  const char *gateway, const char *done)
 {
 	json_t *document;
 	struct buf query;
@@ -351,164 +339,34 @@ static int change(const struct options *o, const char *path, const char *vip, co
 	return status;
 }
 
-static int cmd_drain(const struct options *o, char **args)
+static int cmd_drain(const struct nlbctl_options *o, char **args)
 {
 	return change(o, "/drain", args[0], args[1], "draining");
 }
 
-static int cmd_undrain(const struct options *o, char **args)
+static int cmd_undrain(const struct nlbctl_options *o, char **args)
 {
 	return change(o, "/undrain", args[0], args[1], "in service");
 }
 
-static int cmd_reload(const struct options *o, char **args)
+static int cmd_reload(const struct nlbctl_options *o, char **args)
 {
 	(void)args;
 	return change(o, "/reload", NULL, NULL, "reloaded");
 }
 
-static int cmd_detach(const struct options *o, char **args)
+static int cmd_detach(const struct nlbctl_options *o, char **args)
 {
 	char directory[PATH_MAX];
 	struct err err;
 
 	snprintf(directory, sizeof(directory), "%s/%s", o->pin_directory, args[0]);
 	if (pins_remove(directory, &err) != 0)
-		return fail(err.text);
+		return nlbctl_fail(err.text);
 	if (o->wants_json)
 		printf("{\"detached\":true}\n");
 	else
 		printf("detached from %s: nothing is forwarded any more\n", args[0]);
-	return DONE;
-}
-
-/* --- decapsulation -----------------------------------------------------------------------------
- */
-
-static const char *prefix_text(char out[static 64], const struct net_prefix *p)
-{
-	char ip[INET_ADDRSTRLEN];
-
-	inet_ntop(AF_INET, p->bytes + 12, ip, sizeof(ip));
-	if (p->bits == 128)
-		snprintf(out, 64, "%s", ip);
-	else
-		snprintf(out, 64, "%s/%d", ip, p->bits - 96);
-	return out;
-}
-
-static void write_prefixes(struct json_writer *w, const char *key, const struct net_prefix *list,
-			   size_t count)
-{
-	char text[64];
-
-	json_open(w, key, '[');
-	for (size_t i = 0; i < count; i++)
-		json_addz(w, NULL, prefix_text(text, &list[i]));
-	json_close(w, ']');
-}
-
-static void print_prefixes(const char *title, const struct net_prefix *list, size_t count)
-{
-	char text[64];
-
-	printf("%-9s", title);
-	for (size_t i = 0; i < count; i++)
-		printf(" %s", prefix_text(text, &list[i]));
-	printf("%s\n", count ? "" : " none");
-}
-
-static int parse_prefixes(struct net_prefix *out, const char *const *texts, size_t count,
-			  bool is_single, const char *option)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (net_parse_prefix(&out[i], str_from(texts[i])) != 0 ||
-		    out[i].bytes[10] != 0xff || (is_single && out[i].bits != 128))
-			return misuse("%s: \"%s\" is not an IPv4 address%s", option, texts[i],
-				      is_single ? "" : " or prefix");
-	}
-	return DONE;
-}
-
-static int cmd_decap_attach(const struct options *o, char **args)
-{
-	CLEANUP(cleanup_free) struct decap_settings *settings = calloc(1, sizeof(*settings));
-	enum pins_mode mode = o->mode;
-	struct err err;
-
-	if (!settings)
-		return fail("out of memory");
-	if (!o->source_count)
-		return misuse("decap attach %s: at least one --source is needed", args[0]);
-	if (parse_prefixes(settings->sources, o->sources, o->source_count, false, "--source") ||
-	    parse_prefixes(settings->vips, o->vips, o->vip_count, true, "--vip"))
-		return USAGE;
-	settings->source_count = o->source_count;
-	settings->vip_count = o->vip_count;
-	if (!settings->vip_count)
-		decap_find_vips(settings);
-	if (!settings->vip_count)
-		return fail("lo has no virtual IP: add each one (ip address add VIP/32 dev lo) or "
-			    "name it "
-			    "with --vip");
-	if (decap_attach(o->pin_directory, args[0], settings, &mode, &err) != 0)
-		return fail(err.text);
-	if (o->wants_json) {
-		printf("{\"attached\":true,\"xdp_mode\":\"%s\"}\n", pins_mode_name(mode));
-		return DONE;
-	}
-	printf("attached to %s, XDP mode %s\n", args[0], pins_mode_name(mode));
-	print_prefixes("VIPs", settings->vips, settings->vip_count);
-	print_prefixes("sources", settings->sources, settings->source_count);
-	return DONE;
-}
-
-static int cmd_decap_detach(const struct options *o, char **args)
-{
-	struct err err;
-
-	if (decap_detach(o->pin_directory, args[0], &err) != 0)
-		return fail(err.text);
-	printf(o->wants_json ? "{\"detached\":true}\n" : "detached\n");
-	return DONE;
-}
-
-static void print_decap_json(const struct decap_status *s)
-{
-	struct json_writer w;
-	struct buf out;
-
-	buf_init(&out, 1 << 20);
-	w = json_writer(&out);
-	json_open(&w, NULL, '{');
-	write_prefixes(&w, "vips", s->settings.vips, s->settings.vip_count);
-	write_prefixes(&w, "sources", s->settings.sources, s->settings.source_count);
-	json_open(&w, "packets", '{');
-	for (int r = 0; r < DECAP_REASON_COUNT; r++)
-		json_add_u64(&w, decap_reason_names[r], s->reasons[r]);
-	json_close(&w, '}');
-	json_close(&w, '}');
-	printf("%.*s\n", STR_ARG(buf_str(&out)));
-	buf_fini(&out);
-}
-
-static int cmd_decap_status(const struct options *o, char **args)
-{
-	CLEANUP(cleanup_free) struct decap_status *s = malloc(sizeof(*s));
-	struct err err;
-
-	if (!s)
-		return fail("out of memory");
-	if (decap_status(o->pin_directory, args[0], s, &err) != 0)
-		return fail(err.text);
-	if (o->wants_json) {
-		print_decap_json(s);
-		return DONE;
-	}
-	print_prefixes("VIPs", s->settings.vips, s->settings.vip_count);
-	print_prefixes("sources", s->settings.sources, s->settings.source_count);
-	for (int r = 0; r < DECAP_REASON_COUNT; r++)
-		printf("%-12s %llu\n", decap_reason_names[r], (unsigned long long)s->reasons[r]);
 	return DONE;
 }
 
@@ -518,7 +376,7 @@ static int cmd_decap_status(const struct options *o, char **args)
 static const struct command {
 	const char *name, *sub;
 	int arguments;
-	int (*run)(const struct options *o, char **args);
+	int (*run)(const struct nlbctl_options *o, char **args);
 } commands[] = {
 	{ "status", NULL, 0, cmd_status },
 	{ "vips", NULL, 0, cmd_vips },
@@ -528,9 +386,9 @@ static const struct command {
 	{ "undrain", NULL, 2, cmd_undrain },
 	{ "reload", NULL, 0, cmd_reload },
 	{ "detach", NULL, 1, cmd_detach },
-	{ "decap", "attach", 1, cmd_decap_attach },
-	{ "decap", "detach", 1, cmd_decap_detach },
-	{ "decap", "status", 1, cmd_decap_status },
+	{ "decap", "attach", 1, ctl_decap_attach },
+	{ "decap", "detach", 1, ctl_decap_detach },
+	{ "decap", "status", 1, ctl_decap_status },
 };
 
 enum { OPT_PIN_DIRECTORY = 256, OPT_VIP, OPT_SOURCE, OPT_MODE, OPT_JSON, OPT_VERSION, OPT_HELP };
@@ -550,23 +408,23 @@ static const struct option long_options[] = {
 static int add_text(const char **list, size_t *count, const char *text)
 {
 	if (*count == DECAP_LIST_MAX)
-		return misuse("more than %d addresses", DECAP_LIST_MAX);
+		return nlbctl_misuse("more than %d addresses", DECAP_LIST_MAX);
 	list[(*count)++] = text;
 	return DONE;
 }
 
-static int set_mode(struct options *o, const char *text)
+static int set_mode(struct nlbctl_options *o, const char *text)
 {
 	for (int m = PINS_AUTO; m <= PINS_GENERIC; m++) {
 		o->mode = (enum pins_mode)m;
 		if (strcmp(text, pins_mode_name(o->mode)) == 0)
 			return DONE;
 	}
-	return misuse("--mode: \"%s\" is not auto, native or generic", text);
+	return nlbctl_misuse("--mode: \"%s\" is not auto, native or generic", text);
 }
 
 /* Returns DONE, USAGE, or -1 when all is said (--help, --version). */
-static int parse_options(struct options *o, int argc, char **argv)
+static int parse_options(struct nlbctl_options *o, int argc, char **argv)
 {
 	int status = DONE, c;
 
@@ -598,13 +456,14 @@ static int parse_options(struct options *o, int argc, char **argv)
 			fputs(help, stdout);
 			return -1;
 		default:
-			return misuse("unknown or incomplete option \"%s\"", argv[optind - 1]);
+			return nlbctl_misuse("unknown or incomplete option \"%s\"",
+					     argv[optind - 1]);
 		}
 	}
 	return status;
 }
 
-static int run_command(const struct options *o, int argc, char **argv)
+static int run_command(const struct nlbctl_options *o, int argc, char **argv)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		const struct command *c = &commands[i];
@@ -615,25 +474,25 @@ static int run_command(const struct options *o, int argc, char **argv)
 		if (c->sub && (argc < 2 || strcmp(argv[1], c->sub) != 0))
 			continue;
 		if (argc - words != c->arguments)
-			return misuse("%s: wrong number of arguments", argv[0]);
+			return nlbctl_misuse("%s: wrong number of arguments", argv[0]);
 		return c->run(o, argv + words);
 	}
-	return misuse("there is no command \"%s\"", argv[0]);
+	return nlbctl_misuse("there is no command \"%s\"", argv[0]);
 }
 
 int main(int argc, char **argv)
 {
-	CLEANUP(cleanup_free) struct options *o = calloc(1, sizeof(*o));
+	CLEANUP(cleanup_free) struct nlbctl_options *o = calloc(1, sizeof(*o));
 	int status;
 
 	if (!o)
-		return fail("out of memory");
+		return nlbctl_fail("out of memory");
 	o->socket = SOCKET;
 	o->pin_directory = PIN_DIRECTORY;
 	status = parse_options(o, argc, argv);
 	if (status != DONE)
 		return status < 0 ? DONE : status;
 	if (optind >= argc)
-		return misuse("%s: a command is needed", "nlbctl");
+		return nlbctl_misuse("%s: a command is needed", "nlbctl");
 	return run_command(o, argc - optind, argv + optind);
 }
