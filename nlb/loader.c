@@ -177,7 +177,6 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 	struct nlb_config config = { .flow_bucket_mask = l->maps.flow_buckets_per_cpu - 1,
 				     .new_flows_per_tick = conf->new_flows_per_cpu_s / l->maps.hz,
 				     .hz = l->maps.hz,
-				     .flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS),
 				     .flags = NLB_CONFIG_READY };
 	struct hash_key unused;
 	uint32_t source, zero = 0;
@@ -185,6 +184,7 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 	_Static_assert(sizeof(config.hash_key) == sizeof(uint64_t) * NLB_HASH_KEYS, "same words");
 	uint64_t keys[NLB_HASH_KEYS];
 
+	config.flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS);
 	nlb_conf_hash_keys(conf, &unused, keys);
 	memcpy(config.hash_key, keys, sizeof(keys));
 	if (conf->source.has_ipv4) {

@@ -25,8 +25,12 @@ jobs=${LINT_JOBS:-$(nproc)}
 eval "c_flags=(${LINT_CFLAGS:?run it by make lint})"
 eval "bpf_flags=(${LINT_BPF_CFLAGS:?run it by make lint})"
 
-# Of gcc 12's analyzer these two are off:
-analyzer_flags=(-O2 -fanalyzer -Werror)
+# Leaks are off: gcc 12 forgets what was stored behind a pointer once it saw the next store, so every
+# list and every growing array looks like one. LeakSanitizer looks for them.
+analyzer_flags=(-O2 -fanalyzer -Werror -Wno-analyzer-malloc-leak)
+# Out of memory, a test may crash; what JSON of its own it reads has the members that it has.
+analyzer_test_flags=(-Wno-analyzer-possible-null-argument -Wno-analyzer-possible-null-dereference
+	-Wno-analyzer-null-argument)
 
 # sources PATTERN...: files of the project by name, those not committed yet among them.
 sources() {
@@ -63,7 +67,10 @@ check_one() {
 		set -- clang-tidy --quiet "$file" -- "${flags[@]}"
 		config=.clang-tidy
 		;;
-	analyzer) set -- gcc "${flags[@]}" "${analyzer_flags[@]}" -c -o /dev/null "$file" ;;
+	analyzer)
+		[[ $file == tests/* ]] && flags+=("${analyzer_test_flags[@]}")
+		set -- gcc "${flags[@]}" "${analyzer_flags[@]}" -c -o /dev/null "$file"
+		;;
 	esac
 
 	# Comments count too: clang-tidy reads NOLINT in them.
@@ -137,7 +144,9 @@ lint_cppcheck() {
 		cppcheck --quiet --enable=warning,style,performance,portability --error-exitcode=1 \
 			--inline-suppr --suppressions-list=scripts/cppcheck.suppress \
 			--std=c11 --platform=unix64 --library=posix -I. -D_GNU_SOURCE -D__linux__ \
-			-DGATEHOUSE_VERSION='""' -j "$jobs" --cppcheck-build-dir="$cache/cppcheck" \
+			-DGATEHOUSE_VERSION='""' \
+			-D'LIBBPF_OPTS(type,name,...)=struct type name = { __VA_ARGS__ }' -j "$jobs" \
+			--cppcheck-build-dir="$cache/cppcheck" \
 			--file-list=-
 }
 

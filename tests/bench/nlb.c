@@ -340,7 +340,7 @@ static double ratio_to_tx(const struct result *harness, const struct result *r,
 
 static struct result result_of(struct bench *b, size_t c)
 {
-	double net[ROUNDS_MAX];
+	double net[ROUNDS_MAX] = { 0 };
 	size_t base = cases[c].flows > 1 ? 1 : 0;
 
 	for (int r = 0; r < b->rounds; r++)
