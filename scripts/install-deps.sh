@@ -7,12 +7,13 @@ set -eu
 build='gcc g++ make pkg-config clang libbpf-dev libelf-dev bpftool libssl-dev libnghttp2-dev libjansson-dev
 	libhiredis-dev libcmocka-dev zlib1g-dev libexpat1-dev'
 demo='iproute2 ethtool util-linux procps curl openssl python3 ca-certificates'
-check="$demo python3-pytest python3-jwt python3-cryptography"
+check="$demo python3-pytest python3-jwt python3-cryptography python3-jsonschema"
 bench='haproxy nginx-light wrk nghttp2-client'
 lint='clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 usage() { sed -n '3,4s/^# //p' "$0"; exit 2; }
 [ $# -gt 0 ] || usage
+cd "$(dirname "$0")/.."
 wanted=
 for purpose in "$@"; do
 	case $purpose in
@@ -27,6 +28,20 @@ done
 
 is_installed() { dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null | grep -qx installed; }
 
+# What the tests want of npm, where somebody installed that: Debian's package brings hundreds of others.
+# Tests that miss it are skipped, so that nobody needs npm's registry for the rest.
+install_npm() {
+	cmp -s tests/npm/package-lock.json build/npm/package-lock.json && return
+	command -v npm >/dev/null && command -v node >/dev/null || return 0
+	echo 'install-deps: npm packages of the tests'
+	rm -rf build/npm build/npm.new
+	mkdir -p build/npm.new
+	cp tests/npm/package.json tests/npm/package-lock.json build/npm.new/
+	if npm --prefix build/npm.new ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2; then
+		mv build/npm.new build/npm
+	fi
+}
+
 missing=
 for package in $wanted; do
 	case $package in
@@ -37,8 +52,10 @@ for package in $wanted; do
 	*) is_installed "$package" || missing="$missing $package" ;;
 	esac
 done
+case " $* " in
+*' check '*) install_npm ;;
+esac
 [ -n "$missing" ] || exit 0
-
 if ! command -v apt-get >/dev/null; then
 	echo "install-deps: this needs Debian's apt-get; install by hand:$missing" >&2
 	exit 1
