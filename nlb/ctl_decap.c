@@ -135,3 +135,49 @@ int ctl_decap_status(const struct nlbctl_options *o, char **args)
 		printf("%-12s %llu\n", decap_reason_names[r], (unsigned long long)s->reasons[r]);
 	return DONE;
 }
+
+const struct command command_decap_attach = {
+	.name = "decap",
+	.sub = "attach",
+	.arguments = "INTERFACE",
+	.min = 1,
+	.max = 1,
+	.takes = TAKES_SOURCE | TAKES_VIP | TAKES_MODE,
+	.run = ctl_decap_attach,
+	.summary = "take the tunnel off packets that arrive there",
+	.help = "Options:\n"
+		"  --source ADDRESS[/LEN]  accept tunnelled packets of these only: each NLB's\n"
+		"                          source_address, and the other gateways of the pool\n"
+		"  --vip ADDRESS           for these VIPs; not given: the addresses on lo\n"
+		"  --mode MODE             XDP mode: auto (default), native or generic\n"
+		"\n"
+		"Stays after this command and until a reboot. Used again, it replaces the "
+		"settings\n"
+		"without a gap.\n"
+		"\n"
+		"A gateway with the VIP 203.0.113.10 behind the NLB 10.0.0.2:\n"
+		"  ip address add 203.0.113.10/32 dev lo\n"
+		"  nlbctl decap attach eth0 --source 10.0.0.2\n",
+};
+
+const struct command command_decap_detach = {
+	.name = "decap",
+	.sub = "detach",
+	.arguments = "INTERFACE",
+	.min = 1,
+	.max = 1,
+	.run = ctl_decap_detach,
+	.summary = "take it away",
+	.help = "Tunnelled packets are no longer understood from here on.\n",
+};
+
+const struct command command_decap_status = {
+	.name = "decap",
+	.sub = "status",
+	.arguments = "INTERFACE",
+	.min = 1,
+	.max = 1,
+	.run = ctl_decap_status,
+	.summary = "settings, and packets by what became of them",
+	.help = "`stranger` counts packets from sources that were not named by --source.\n",
+};
