@@ -22,7 +22,7 @@ static const struct group {
 	const struct command *commands[12];
 } groups[] = {
 	{ "Look, on load-balancer hosts",
-	  { &command_status, &command_vips, &command_gateways, &command_flows } },
+	  { &command_status, &command_vips, &command_gateways, &command_flows, &command_trace } },
 	{ "Steer", { &command_drain, &command_undrain, &command_reload, &command_detach } },
 	{ "Gateway hosts (needs no daemon)",
 	  { &command_decap_attach, &command_decap_detach, &command_decap_status } },
@@ -52,7 +52,7 @@ static void print_help(void)
 		printf("\n%s:\n", groups[g].title);
 		for (size_t i = 0; (c = groups[g].commands[i]); i++) {
 			printf("  ");
-			print_synopsis(c, 36);
+			print_synopsis(c, 34);
 			printf("  %s\n", c->summary);
 		}
 	}

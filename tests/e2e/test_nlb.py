@@ -501,7 +501,7 @@ def test_commands_teach_their_use(make_chain):
         return str(caught.value).partition(": nlbctl: ")[2]
 
     assert "decap attach INTERFACE" in chain.nlb.run(nlbctl, "--help")
-    assert refused() == "nlbctl: a command is needed (nlbctl --help)"
+    assert refused() == "a command is needed (nlbctl --help)"
     assert 'no command "stats"' in refused("stats")
     assert "wrong number of arguments" in refused("drain", "rider")
     assert "is it running? packets are forwarded without it" in refused("status")
