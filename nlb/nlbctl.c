@@ -22,8 +22,11 @@ static const struct group {
 	const struct command *commands[12];
 } groups[] = {
 	{ "Look, on load-balancer hosts",
-	  { &command_status, &command_vips, &command_gateways, &command_flows, &command_trace } },
-	{ "Steer", { &command_drain, &command_undrain, &command_reload, &command_detach } },
+	  { &command_status, &command_vips, &command_gateways, &command_flows, &command_trace,
+	    &command_top } },
+	{ "Steer",
+	  { &command_drain, &command_undrain, &command_block, &command_unblock, &command_blocked,
+	    &command_reload, &command_detach } },
 	{ "Gateway hosts (needs no daemon)",
 	  { &command_decap_attach, &command_decap_detach, &command_decap_status } },
 };
