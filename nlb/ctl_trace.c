@@ -182,8 +182,9 @@ static void print_source(const struct trace *t)
 	if (vip->flags & NLB_VIP_ALLOW)
 		printf("; %s the VIP's allow list", t->e.is_allowed ? "on" : "NOT on");
 	if (vip->flags & NLB_VIP_RATE && vip->source_interval)
-		printf("; at most %.4g new connections a second",
-		       (double)t->view.config.hz * 65536.0 / vip->source_interval);
+		printf("; at most %.4g new connections a second, %s",
+		       (double)t->view.config.hz * 65536.0 / vip->source_interval,
+		       t->e.wait_ticks ? "USED UP now" : "not used up");
 	printf("\n");
 }
 
@@ -412,6 +413,7 @@ static void print_json(const struct trace *t)
 			json_add_null(&w, "vip");
 		json_addz(&w, "encapsulation", encap_name(t->e.vip.encap));
 		json_add_bool(&w, "blocked", t->e.is_listed && !t->e.is_block_over);
+		json_add_bool(&w, "is_within_rate", !t->e.wait_ticks);
 		json_addz(&w, "hash", text);
 		write_slot(t, &w);
 		write_entries(t, &w);

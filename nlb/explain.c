@@ -123,6 +123,40 @@ static uint32_t filter(const struct view *v, const struct explain_flow *flow, st
 	return NLB_REASON_COUNT;
 }
 
+/* A source is an IPv4 address or an IPv6 network of 64 bits. */
+static uint64_t rate_tag(const struct view *v, const struct explain_flow *flow, uint16_t vip)
+{
+	uint32_t network[4] = { 0 }, target[4] = { vip };
+	uint64_t key[NLB_HASH_KEYS], tag;
+
+	memcpy(key, v->config.hash_key, sizeof(key));
+	if (flow->source.sa.sa_family == AF_INET) {
+		tag = nlb_hash4((const __u64 *)key, flow->source.in.sin_addr.s_addr, vip, 0, 0);
+	} else {
+		memcpy(network, &flow->source.in6.sin6_addr, 8);
+		tag = nlb_hash6((const __u64 *)key, network, target, 0, 1);
+	}
+	return tag;
+}
+
+/* Ticks until the source may open a connection to the VIP. */
+static uint32_t rate_wait(const struct view *v, const struct explain_flow *flow,
+			  const struct nlb_vip *vip)
+{
+	uint64_t tag = rate_tag(v, flow, vip->id), now = v->now << 16, at = now;
+	struct nlb_rate_bucket bucket;
+
+	if (!(vip->flags & NLB_VIP_RATE) || !view_rate_bucket(v, tag, &bucket))
+		return 0;
+	for (unsigned w = 0; w < ARRAY_SIZE(bucket.way); w++) {
+		if (bucket.way[w].tag == (tag ? tag : 1))
+			at = MAX(bucket.way[w].at, now);
+	}
+	at += vip->source_interval;
+	now += vip->source_burst;
+	return at > now ? (uint32_t)((at - now + 0xffff) >> 16) : 0;
+}
+
 /* --- verdicts ---------------------------------------------------------------------------------
  */
 
@@ -178,6 +212,8 @@ static void choose(const struct view *v, const struct explanation *e, bool is_fr
 		name_earlier(v, e, verdict);
 	named = !!verdict->named[0] + !!verdict->named[1];
 	verdict->reason = NLB_REASON_COUNT;
+	if (e->wait_ticks && (is_udp ? !known : is_fresh))
+		verdict->reason = NLB_REASON_SOURCE_RATE;
 	verdict->room =
 		(uint16_t)(gw.mtu - MIN(gw.mtu, explain_overhead(e->vip.encap, gw.family, named)));
 }
@@ -206,6 +242,7 @@ void explain(const struct view *v, const struct explain_flow *flow, uint64_t now
 	e->hash = flow_hash(&v->config, flow);
 	find_slot(v, now_min, e);
 	find_entries(v, flow->protocol, e);
+	e->wait_ticks = rate_wait(v, flow, &e->vip);
 	choose(v, e, true, is_udp, &e->fresh);
 	choose(v, e, false, is_udp, &e->known);
 	if (reason != NLB_REASON_COUNT)

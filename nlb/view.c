@@ -303,6 +303,13 @@ bool view_flow_bucket(const struct view *v, int cpu, uint64_t hash, struct nlb_f
 	return bpf_map_lookup_elem(v->flows, &index, out) == 0;
 }
 
+bool view_rate_bucket(const struct view *v, uint64_t tag, struct nlb_rate_bucket *out)
+{
+	uint32_t index = (uint32_t)tag & (NLB_RATE_BUCKETS - 1);
+
+	return bpf_map_lookup_elem(v->source_rates, &index, out) == 0;
+}
+
 /* --- lists of prefixes ------------------------------------------------------------------------
  */
 

@@ -45,6 +45,7 @@ bool view_gateway(const struct view *v, uint16_t id, struct nlb_gateway *out);
 void view_gateway_stats(const struct view *v, uint16_t id, struct nlb_gateway_stats *out);
 void view_reasons(const struct view *v, uint64_t out[NLB_REASON_COUNT]);
 bool view_flow_bucket(const struct view *v, int cpu, uint64_t hash, struct nlb_flow_bucket *out);
+bool view_rate_bucket(const struct view *v, uint64_t tag, struct nlb_rate_bucket *out);
 
 /* The entry of the block list that a source meets, which may have run out (`until`). */
 struct view_block {
