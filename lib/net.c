@@ -190,6 +190,29 @@ bool net_prefix_has(const struct net_prefix *p, const struct net_addr *a)
 	       (rest == 0 || ((bytes[whole] ^ p->bytes[whole]) >> (8 - rest)) == 0);
 }
 
+void net_prefix_trim(struct net_prefix *p)
+{
+	for (unsigned i = 0; i < sizeof(p->bytes); i++) {
+		unsigned kept = p->bits <= i * 8 ? 0 : MIN(p->bits - i * 8, 8U);
+
+		p->bytes[i] &= (uint8_t)(0xff00U >> kept);
+	}
+}
+
+const char *net_format_prefix(char out[static NET_ADDR_LEN], const struct net_prefix *p)
+{
+	bool is_v4 = p->bits >= 96 && memcmp(p->bytes, v4_mapped, sizeof(v4_mapped)) == 0;
+	unsigned bits = is_v4 ? p->bits - 96U : p->bits;
+	char ip[INET6_ADDRSTRLEN] = "";
+
+	inet_ntop(is_v4 ? AF_INET : AF_INET6, is_v4 ? p->bytes + 12 : p->bytes, ip, sizeof(ip));
+	if (p->bits == 128)
+		snprintf(out, NET_ADDR_LEN, "%s", ip);
+	else
+		snprintf(out, NET_ADDR_LEN, "%s/%u", ip, bits);
+	return out;
+}
+
 /* A socket file whose process is gone refuses connections; one that answers belongs to somebody. */
 static bool unix_socket_is_stale(const struct net_addr *a)
 {

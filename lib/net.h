@@ -48,6 +48,10 @@ struct net_prefix {
 };
 int net_parse_prefix(struct net_prefix *out, struct str text);
 bool net_prefix_has(const struct net_prefix *p, const struct net_addr *a);
+/* Sets the bits behind the prefix to zero: what means the same is equal then. */
+void net_prefix_trim(struct net_prefix *p);
+/* "10.0.0.0/8", and a single address without its length. Returns out. */
+const char *net_format_prefix(char out[static NET_ADDR_LEN], const struct net_prefix *p);
 
 /* A listening TCP or unix socket. Returns the descriptor or -errno with the sentence in err. A
  * stale unix socket file is replaced. */

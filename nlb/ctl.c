@@ -14,6 +14,7 @@
 #include "lib/json.h"
 #include "lib/log.h"
 #include "lib/metrics.h"
+#include "nlb/blocks.h"
 #include "nlb/discover.h"
 #include "nlb/stats.h"
 #include "nlb/vips.h"
@@ -296,6 +297,68 @@ static void post_reload(struct http_request *req, void *arg)
 	buf_fini(&said);
 }
 
+static bool query_prefix(struct http_request *req, struct net_prefix *out)
+{
+	struct str text;
+
+	if (http_query(req, "cidr", &text) != 0) {
+		http_problem(req, 400, "cidr must be given");
+		return false;
+	}
+	if (net_parse_prefix(out, text) != 0) {
+		http_problem(req, 400, "cidr: \"%.*s\" is neither an IP address nor a prefix",
+			     STR_ARG(text));
+		return false;
+	}
+	return true;
+}
+
+static void post_block(struct http_request *req, void *arg)
+{
+	const struct ctl *c = arg;
+	struct net_prefix prefix;
+	uint64_t for_s = 0;
+	struct str text;
+	struct err err;
+	int rc;
+
+	if (!query_prefix(req, &prefix))
+		return;
+	if (http_query(req, "for_s", &text) == 0 && (!str_u64(text, &for_s) || !for_s)) {
+		http_problem(req, 400, "for_s: \"%.*s\" is no number of seconds", STR_ARG(text));
+		return;
+	}
+	rc = blocks_add(c->from->blocks, &prefix, for_s, &err);
+	if (rc)
+		http_problem(req, rc == -EINVAL ? 400 : 507, "%s", err.text);
+	else
+		http_respond_json(req, 200, STR("{\"changed\":true}"));
+}
+
+static void post_unblock(struct http_request *req, void *arg)
+{
+	const struct ctl *c = arg;
+	struct net_prefix prefix;
+	struct err err;
+
+	if (!query_prefix(req, &prefix))
+		return;
+	if (blocks_remove(c->from->blocks, &prefix, &err) != 0)
+		http_problem(req, 404, "%s", err.text);
+	else
+		http_respond_json(req, 200, STR("{\"changed\":true}"));
+}
+
+static void get_blocked(struct http_request *req, void *arg)
+{
+	const struct ctl *c = arg;
+	struct buf *out = http_scratch(req);
+	struct json_writer w = json_writer(out);
+
+	blocks_write(c->from->blocks, &w, NULL);
+	http_respond_json(req, 200, buf_str(out));
+}
+
 static void get_healthz(struct http_request *req, void *arg)
 {
 	(void)arg;
@@ -400,6 +463,12 @@ static void write_vip_metrics(const struct ctl *c, struct buf *out)
 	}
 }
 
+static void write_block_metrics(const struct ctl *c, struct buf *out)
+{
+	metrics_family(out, "gatehouse_nlb_blocked_sources", "gauge", "Entries of the block list.");
+	metrics_u64(out, "gatehouse_nlb_blocked_sources", NULL, blocks_count(c->from->blocks));
+}
+
 static void get_metrics(struct http_request *req, void *arg)
 {
 	const struct ctl *c = arg;
@@ -409,6 +478,7 @@ static void get_metrics(struct http_request *req, void *arg)
 	write_reason_metrics(c, out);
 	write_vip_metrics(c, out);
 	write_gateway_metrics(c, out);
+	write_block_metrics(c, out);
 	http_server_metrics(c->server, "gatehouse_nlb_admin", out);
 	http_respond(req, 200, METRICS_CONTENT_TYPE, buf_str(out));
 }
@@ -423,6 +493,9 @@ static const struct http_route routes[] = {
 	{ METHOD_GET, "/flows", get_flows, true }, /* reads all of a large table */
 	{ METHOD_POST, "/drain", post_drain, true },
 	{ METHOD_POST, "/undrain", post_undrain, true },
+	{ METHOD_GET, "/blocked", get_blocked, true }, /* who is kept out is nobody's business */
+	{ METHOD_POST, "/block", post_block, true },
+	{ METHOD_POST, "/unblock", post_unblock, true },
 	{ METHOD_POST, "/reload", post_reload, true },
 };
 

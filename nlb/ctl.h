@@ -8,6 +8,7 @@
 #include "lib/err.h"
 #include "nlb/conf.h"
 
+struct blocks;
 struct ctl;
 struct discover;
 struct loader;
@@ -19,6 +20,7 @@ struct ctl_sources {
 	struct loader *loader;
 	struct vips *vips;
 	struct discover *discover;
+	struct blocks *blocks;
 	const char *config_file;
 	/* Reloads the configuration: 0, or -errno with all that is wrong in `out`. */
 	int (*reload)(void *arg, struct buf *out);

@@ -100,9 +100,13 @@ static void *map_memory(int fd, size_t size)
 static int open_maps(struct loader *l, struct err *err)
 {
 	struct nlb_maps *m = &l->maps;
+	__u32 zero = 0;
 
 	m->config = bpf_map__fd(l->skel->maps.config);
 	m->vips4 = bpf_map__fd(l->skel->maps.vips4);
+	m->vips6 = bpf_map__fd(l->skel->maps.vips6);
+	m->blocked = bpf_map__fd(l->skel->maps.blocked);
+	m->allowed = bpf_map__fd(l->skel->maps.allowed);
 	m->gateway_stats = bpf_map__fd(l->skel->maps.gateway_stats);
 	m->reasons = bpf_map__fd(l->skel->maps.reasons);
 	m->rings = bpf_map__fd(l->skel->maps.rings);
@@ -112,6 +116,8 @@ static int open_maps(struct loader *l, struct err *err)
 			      sizeof(*m->flows) * m->flow_buckets);
 	if (!m->gateways || !m->flows)
 		return err_set(err, -errno, "mapping the BPF maps: %s", strerror(errno));
+	/* What does not come from the configuration file stays as it is there. */
+	bpf_map_lookup_elem(m->config, &zero, &l->config);
 	return 0;
 }
 
@@ -202,9 +208,22 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 				       l->pins.interface);
 	}
 	memcpy(config.source[0], &source, sizeof(source));
+	config.flags |= l->config.flags & NLB_CONFIG_BLOCKED;
 	if (bpf_map_update_elem(l->maps.config, &zero, &config, BPF_ANY) != 0)
 		return err_set(err, -errno, "writing the BPF configuration: %s", strerror(errno));
+	l->config = config;
 	return 0;
+}
+
+void loader_set_flag(struct loader *l, uint32_t flag, bool on)
+{
+	uint32_t flags = on ? l->config.flags | flag : l->config.flags & ~flag;
+	uint32_t zero = 0;
+
+	if (flags == l->config.flags)
+		return;
+	l->config.flags = flags;
+	bpf_map_update_elem(l->maps.config, &zero, &l->config, BPF_ANY);
 }
 
 int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err)
@@ -233,12 +252,17 @@ void loader_abort(struct loader *l)
 	loader_close(l);
 }
 
-uint32_t loader_ticks(const struct loader *l)
+uint64_t loader_clock(const struct loader *l)
 {
 	uint64_t now = 0;
 	/* Programs of this type write their answer where their input was. */
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = &now, .ctx_size_in = sizeof(now));
 
 	bpf_prog_test_run_opts(bpf_program__fd(l->skel->progs.read_clock), &opts);
-	return (uint32_t)now;
+	return now;
+}
+
+uint32_t loader_ticks(const struct loader *l)
+{
+	return (uint32_t)loader_clock(l);
 }

@@ -16,7 +16,7 @@ struct nlb_bpf;
 
 /* Descriptors and mapped memory of the maps. */
 struct nlb_maps {
-	int config, vips4, gateway_stats, reasons, rings;
+	int config, vips4, vips6, blocked, allowed, gateway_stats, reasons, rings;
 	struct nlb_gateway *gateways;  /* mapped, NLB_MAX_GATEWAYS */
 	struct nlb_flow_bucket *flows; /* mapped */
 	uint32_t flow_buckets;         /* of all CPUs */
@@ -31,6 +31,7 @@ struct loader {
 	struct nlb_maps maps;
 	enum pins_mode mode; /* that was taken */
 	uint32_t mtu;        /* of the interface */
+	struct nlb_config config; /* as it is in the map */
 };
 
 /* Loads; packets are not touched yet. Returns 0, or -errno with the sentence in err and nothing
@@ -45,5 +46,9 @@ void loader_close(struct loader *l);
 /* Instead of _close, when the start failed: nothing new stays behind. */
 void loader_abort(struct loader *l);
 
-/* The kernel's tick now, as flow entries are stamped. */
+/* Sets or clears one of NLB_CONFIG_* in the map; loader_configure leaves it so. */
+void loader_set_flag(struct loader *l, uint32_t flag, bool on);
+
+/* The kernel's tick now, as blocks are timed, and its lower half, as flow entries are stamped. */
+uint64_t loader_clock(const struct loader *l);
 uint32_t loader_ticks(const struct loader *l);

@@ -15,6 +15,7 @@
 #include "lib/http_client.h"
 #include "lib/log.h"
 #include "lib/loop.h"
+#include "nlb/blocks.h"
 #include "nlb/conf.h"
 #include "nlb/ctl.h"
 #include "nlb/discover.h"
@@ -62,6 +63,7 @@ struct nlbd {
 	struct loader loader;
 	struct vips *vips;
 	struct discover *discover;
+	struct blocks *blocks;
 	struct ctl *ctl;
 	struct ctl_sources sources;
 	bool is_loaded;
@@ -205,6 +207,10 @@ static int start(struct nlbd *d, struct err *err)
 	d->discover = discover_new(d->loop, d->vips);
 	if (!d->discover)
 		return err_set(err, -ENOMEM, "out of memory");
+	d->blocks = blocks_new(d->loop, &d->loader);
+	if (!d->blocks)
+		return err_set(err, -ENOMEM, "out of memory");
+	d->sources.blocks = d->blocks;
 	d->sources.vips = d->vips;
 	d->sources.discover = d->discover;
 	rc = vips_apply(d->vips, conf, err);
@@ -221,6 +227,7 @@ static void stop(struct nlbd *d, bool has_started)
 {
 	ctl_free(&d->ctl);
 	discover_free(&d->discover);
+	blocks_free(&d->blocks);
 	vips_free(&d->vips);
 	http_client_free(&d->client);
 	if (d->is_loaded && has_started)

@@ -13,6 +13,7 @@ import pytest
 import client
 import identity
 import lab as lab_module
+import nlb_rig
 import procs as procs_module
 import rig as rig_module
 
@@ -111,6 +112,13 @@ def lab_possible():
     reason = lab_module.why_not()
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture
+def make_chain(build):
+    """Makes a lab with a client, an NLB and gateways; see nlb_rig.Chain for the options."""
+    with lab_module.Lab(build) as lab:
+        yield lambda **options: nlb_rig.Chain(lab, **options)
 
 
 def _group(directory):

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client, NLBs and gateways that echo, in a lab, and the words to drive them. For tests of the NLB."""
+
+import collections
+import json
+import os
+import sys
+
+from procs import wait_until
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VIP = "203.0.113.10"
+NLB = "10.0.0.2"
+CLIENTS = [f"198.51.100.{n}" for n in range(10, 14)]
+HEALTH = {"type": "http", "port": 9443, "path": "/readyz", "interval_ms": 100, "timeout_ms": 100}
+
+
+class Chain:
+    """A client, one NLB, some gateways that echo, and the words to drive them."""
+
+    def __init__(self, lab, gateways=3, encapsulation="gue", health=None):
+        self.lab = lab
+        self.encapsulation = encapsulation
+        self.health = health or {**HEALTH, "rise": 2, "fall": 2}
+        self.client = lab.add_client("client", CLIENTS)
+        self.nlb = lab.add_host("nlb", NLB, transmits_from_xdp=True)
+        self.gateways = {}
+        self.echoes = {}
+        lab.route_vip(VIP, NLB)
+        for n in range(1, gateways + 1):
+            self.add_gateway(n)
+        self.config_path = self.write_config()
+        self.nlbd = None
+        self.starts = 0
+
+    def program(self, name):
+        return os.path.join(self.lab.build, name)
+
+    def add_gateway(self, n):
+        name = f"gw{n}"
+        host = self.lab.add_host(name, f"10.0.0.{10 + n}", vips=[VIP])
+        self.gateways[name] = host
+        self.set_health(name, 200)
+        host.run(self.program("nlbctl"), "decap", "attach", "eth0", "--source", NLB)
+        self.start_echo(name)
+
+    def start_echo(self, name):
+        argv = [sys.executable, "-B", os.path.join(HERE, "echo.py"), name, "443", "9443"]
+        echo = self.gateways[name].start(f"echo-{name}", [*argv, self.lab.path("health", name)])
+        echo.wait_log("listening")
+        self.echoes[name] = echo
+
+    def set_health(self, name, status):
+        with open(self.lab.path("health", name), "w", encoding="ascii") as file:
+            file.write(str(status))
+
+    def config(self, names=None, **changes):
+        vip = {
+            "name": "rider",
+            "address": VIP,
+            "port": 443,
+            "encapsulation": self.encapsulation,
+            "health": self.health,
+            "gateways": [
+                {"name": name, "address": self.gateways[name].address}
+                for name in (names or self.gateways)
+            ],
+        }
+        return {
+            "interface": "eth0",
+            "flows_per_cpu": 65536,
+            "hash_seed": "of the test",
+            "admin": {"bind": "127.0.0.1:9440", "socket": self.lab.path("run", "nlb.sock")},
+            "vips": [{**vip, **changes}],
+        }
+
+    def write_config(self, names=None, **changes):
+        return self.lab.write_json(self.config(names, **changes), "nlb.json")
+
+    def start_nlbd(self):
+        self.starts += 1  # each has a log of its own
+        argv = [self.program("nlbd"), "-c", self.config_path, "--log-level", "debug"]
+        self.nlbd = self.nlb.start(f"nlbd{self.starts}", argv)
+        self.nlbd.wait_log(r"forwarding \d+ VIPs")
+
+    def start(self):
+        self.start_nlbd()
+        self.wait_up(len(self.gateways))
+
+    def nlbctl(self, *words, check=True):
+        socket = self.lab.path("run", "nlb.sock")
+        return self.nlb.run(self.program("nlbctl"), "-s", socket, "--json", *words, check=check)
+
+    def states(self):
+        return {g["name"]: g for g in json.loads(self.nlbctl("gateways"))}
+
+    def wait_state(self, name, state, timeout_s=5.0):
+        wait_until(
+            lambda: self.states()[name]["state"] == state, f"{name} is {state}", timeout_s, self.nlbd
+        )
+
+    def wait_up(self, count):
+        wait_until(
+            lambda: sum(g["state"] == "up" for g in self.states().values()) == count,
+            f"{count} gateways up",
+            5.0,
+            self.nlbd,
+        )
+
+    def connect(self, source=None):
+        return Talk(self.client.connect(VIP, 443, 3.0, source))
+
+    def spread(self, count):
+        """Opens and closes connections; which gateway took how many."""
+        taken = collections.Counter()
+        for i in range(count):
+            with self.connect(CLIENTS[i % len(CLIENTS)]) as talk:
+                assert talk.seen_address == CLIENTS[i % len(CLIENTS)]
+                taken[talk.gateway] += 1
+        return taken
+
+
+class Talk:
+    """One connection through the chain."""
+
+    def __init__(self, sock):
+        self.sock = sock
+        self.lines = sock.makefile("rb")
+        self.gateway, self.seen_address = self.lines.readline().decode().split()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.lines.close()
+        self.sock.close()
+
+    def echoes(self, payload=b"x" * 100):
+        self.sock.sendall(payload + b"\n")
+        return self.lines.readline() == payload + b"\n"
