@@ -151,8 +151,8 @@ static void server_close_listeners(struct http_server *s)
 		struct listener *l = &s->listeners[i];
 		struct net_addr addr = { 0 };
 
-		if (l->is_local && http_server_address(s, i, &addr) == 0 && addr.un.sun_path[0])
-			unlink(addr.un.sun_path);
+		if (l->is_local && http_server_address(s, i, &addr) == 0)
+			net_remove_socket_file(&addr);
 		loop_io_remove(s->loop, &l->io);
 		close(l->io.fd);
 	}

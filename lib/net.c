@@ -213,6 +213,19 @@ const char *net_format_prefix(char out[static NET_ADDR_LEN], const struct net_pr
 	return out;
 }
 
+static bool is_socket_file(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0 && S_ISSOCK(st.st_mode);
+}
+
+void net_remove_socket_file(const struct net_addr *a)
+{
+	if (a->sa.sa_family == AF_UNIX && is_socket_file(a->un.sun_path))
+		unlink(a->un.sun_path);
+}
+
 /* A socket file whose process is gone refuses connections; one that answers belongs to somebody. */
 static bool unix_socket_is_stale(const struct net_addr *a)
 {
@@ -220,6 +233,38 @@ static bool unix_socket_is_stale(const struct net_addr *a)
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	return fd >= 0 && connect(fd, &a->sa, a->len) < 0 && errno == ECONNREFUSED;
+}
+
+static const char *unix_hint(const struct net_addr *a, int error)
+{
+	switch (error) {
+	case EADDRINUSE:
+		return is_socket_file(a->un.sun_path)
+			       ? "; another process listens on it"
+			       : "; a file that is not a socket has that name, move it away or "
+				 "choose another";
+	case EACCES:
+		return "; its folder must be writable for this user, or run it as root";
+	case ENOENT:
+		return "; make its folder first";
+	default:
+		return "";
+	}
+}
+
+static const char *port_hint(int error)
+{
+	switch (error) {
+	case EADDRINUSE:
+		return "; another process listens there (see: ss -ltnp), stop it or choose "
+		       "another port";
+	case EACCES:
+		return "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
+	case EADDRNOTAVAIL:
+		return "; no interface of this host has that address (see: ip address)";
+	default:
+		return "";
+	}
 }
 
 int net_listen(const struct net_addr *a, bool reuse_port, int backlog, struct err *err)
@@ -234,7 +279,7 @@ int net_listen(const struct net_addr *a, bool reuse_port, int backlog, struct er
 		return err_set(err, -errno, "%s: cannot make a socket: %s", text, strerror(errno));
 	if (a->sa.sa_family == AF_UNIX) {
 		if (unix_socket_is_stale(a))
-			unlink(a->un.sun_path);
+			net_remove_socket_file(a);
 	} else {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 		if (reuse_port)
@@ -246,21 +291,10 @@ int net_listen(const struct net_addr *a, bool reuse_port, int backlog, struct er
 				   sizeof(one));
 	}
 	if (bind(fd, &a->sa, a->len) < 0) {
-		const char *hint = "";
+		int error = errno;
 
-		if (errno == EADDRINUSE)
-			hint = a->sa.sa_family == AF_UNIX
-				       ? "; another process listens on it"
-				       : "; another process listens there (see: ss -ltnp), stop it "
-					 "or choose another port";
-		else if (errno == EACCES)
-			hint = "; ports below 1024 need root or CAP_NET_BIND_SERVICE";
-		else if (errno == EADDRNOTAVAIL)
-			hint = "; no interface of this host has that address (see: ip address)";
-		else if (errno == ENOENT)
-			hint = "; make its folder first";
-		return err_set(err, -errno, "cannot listen on %s: %s%s", text, strerror(errno),
-			       hint);
+		return err_set(err, -error, "cannot listen on %s: %s%s", text, strerror(error),
+			       a->sa.sa_family == AF_UNIX ? unix_hint(a, error) : port_hint(error));
 	}
 	if (listen(fd, backlog) < 0)
 		return err_set(err, -errno, "cannot listen on %s: %s", text, strerror(errno));

@@ -54,8 +54,10 @@ void net_prefix_trim(struct net_prefix *p);
 const char *net_format_prefix(char out[static NET_ADDR_LEN], const struct net_prefix *p);
 
 /* A listening TCP or unix socket. Returns the descriptor or -errno with the sentence in err. A
- * stale unix socket file is replaced. */
+ * stale unix socket file is replaced; any other file of that name is an error. */
 int net_listen(const struct net_addr *a, bool reuse_port, int backlog, struct err *err);
+/* Removes a unix socket's file, and never a file of another kind. */
+void net_remove_socket_file(const struct net_addr *a);
 /* Begins to connect: the descriptor (connection perhaps in progress), or -errno. */
 int net_connect(const struct net_addr *a);
 /* Accepts one connection: the descriptor or -errno. */

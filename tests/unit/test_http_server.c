@@ -625,6 +625,35 @@ static void unix_socket_is_local_and_private(void **state)
 	rmdir(path);
 }
 
+/* A wrong path in a configuration must not cost anybody a file. */
+static void file_that_is_no_socket_is_left_alone(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { 0 });
+	char path[] = "/tmp/gatehouse-test-XXXXXX", text[64];
+	struct err err = { 0 };
+	struct net_addr addr;
+	struct stat st;
+
+	(void)state;
+	assert_non_null(mkdtemp(path));
+	snprintf(text, sizeof(text), "unix:%s/s", path);
+	assert_int_equal(net_parse(&addr, str_from(text), 0), 0);
+	assert_int_equal(mknod(text + 5, S_IFREG | 0600, 0), 0);
+	assert_int_equal(http_server_listen(w->server, &addr, 0600, &err), -EADDRINUSE);
+	assert_non_null(strstr(err.text, "not a socket"));
+	assert_int_equal(stat(text + 5, &st), 0);
+
+	/* Neither is one that took the socket's place meanwhile. */
+	unlink(text + 5);
+	assert_int_equal(http_server_listen(w->server, &addr, 0600, &err), 0);
+	unlink(text + 5);
+	assert_int_equal(mknod(text + 5, S_IFREG | 0600, 0), 0);
+	world_free(w);
+	assert_int_equal(stat(text + 5, &st), 0);
+	unlink(text + 5);
+	rmdir(path);
+}
+
 static void http10_is_closed_unless_asked(void **state)
 {
 	struct world *w = world_new((struct http_server_config) { 0 });
@@ -664,6 +693,7 @@ int main(void)
 		cmocka_unit_test(stops_gracefully),
 		cmocka_unit_test(stops_with_a_stream_that_ended_just_now),
 		cmocka_unit_test(unix_socket_is_local_and_private),
+		cmocka_unit_test(file_that_is_no_socket_is_left_alone),
 		cmocka_unit_test(http10_is_closed_unless_asked),
 	};
 
