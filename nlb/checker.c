@@ -61,6 +61,7 @@ static void on_answer(struct http_call *call, const struct http_result *result, 
 	if (result->error) {
 		finish(c, result->problem);
 	} else if (result->status < 200 || result->status > 299) {
+		c->has_answered = true;
 		snprintf(why, sizeof(why), "answered %u", result->status);
 		finish(c, why);
 	} else {
@@ -113,6 +114,7 @@ static void on_interval(struct loop_timer *timer)
 {
 	struct check *c = container_of(timer, struct check, interval);
 
+	c->has_answered = false;
 	c->started_ms = loop_now_ms(c->loop);
 	loop_timer_start(c->loop, &c->timeout, c->timeout_ms);
 	if (c->type == NLB_HEALTH_HTTP)

@@ -31,6 +31,7 @@ struct check {
 	struct http_call *call;
 	uint64_t started_ms; /* the check under way or the last one */
 	bool is_running;
+	bool has_answered; /* the last check failed, but there is somebody who said so */
 	/* `why`: the sentence for a failure, NULL for a success; valid only during the call. */
 	void (*on_result)(struct check *c, const char *why);
 };

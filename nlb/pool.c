@@ -42,9 +42,17 @@ void vip_mark(struct vip *vip)
 	loop_defer(vip->pools->loop, &vip->pools->flush);
 }
 
+static bool is_draining(const struct gateway *gw)
+{
+	return gw->is_drained || gw->is_listed_draining;
+}
+
 static bool is_healthy(const struct gateway *gw)
 {
 	if (!gw->vip->conf->health)
+		return true;
+	/* While it drains it says so to the checks (503), and may: it keeps what it has. */
+	if (is_draining(gw) && gw->presence.state == HEALTH_UP)
 		return true;
 	return gw->health.state == HEALTH_UP ||
 	       (gw->health.state == HEALTH_UNKNOWN && gw->was_usable);
@@ -56,7 +64,7 @@ static enum gateway_state state_of(const struct gateway *gw)
 		return gw->health.state == HEALTH_DOWN ? GATEWAY_DOWN : GATEWAY_UNKNOWN;
 	if (!gw->hop.is_resolved)
 		return GATEWAY_UNRESOLVED;
-	if (gw->is_drained || gw->is_listed_draining)
+	if (is_draining(gw))
 		return GATEWAY_DRAINING;
 	return GATEWAY_UP;
 }
@@ -80,9 +88,13 @@ static void on_check(struct check *check, const char *why)
 {
 	struct gateway *gw = container_of(check, struct gateway, check);
 	const struct nlb_conf_health *health = gw->vip->conf->health;
+	bool changed;
 
 	snprintf(gw->why, sizeof(gw->why), "%s", why ? why : "");
-	if (health_report(&gw->health, !why, health->rise, health->fall))
+	changed = health_report(&gw->health, !why, health->rise, health->fall);
+	changed |= health_report(&gw->presence, !why || check->has_answered, health->rise,
+				 health->fall);
+	if (changed)
 		vip_mark(gw->vip);
 }
 
@@ -213,7 +225,7 @@ static bool must_panic(struct vip *vip)
 	gateways_for_each (gw, vip) {
 		if (gw->state == GATEWAY_UP || gw->state == GATEWAY_UNKNOWN)
 			return false;
-		any_down |= gw->state == GATEWAY_DOWN && !gw->is_drained && !gw->is_listed_draining;
+		any_down |= gw->state == GATEWAY_DOWN && !is_draining(gw);
 	}
 	return any_down;
 }
@@ -230,7 +242,6 @@ static void set_panic(struct vip *vip, bool is_panicking)
 
 static struct ring_member ring_member(const struct gateway *gw)
 {
-	bool wants_new = !gw->is_drained && !gw->is_listed_draining;
 	bool panics = gw->vip->is_panicking;
 
 	return (struct ring_member) {
@@ -238,7 +249,7 @@ static struct ring_member ring_member(const struct gateway *gw)
 		.identity = str_from(gw->ip),
 		.weight = gw->weight,
 		.takes_new = gw->state == GATEWAY_UP ||
-			     (panics && gw->state == GATEWAY_DOWN && wants_new),
+			     (panics && gw->state == GATEWAY_DOWN && !is_draining(gw)),
 		/* Also while its MAC address is looked for: to lose a packet is better than to have
 		 * another gateway reset the connection. */
 		.takes_known = gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING ||
@@ -383,7 +394,7 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 				    &gw->address);
 		} else {
 			check_stop(&gw->check);
-			gw->health = (struct health) { 0 };
+			gw->health = gw->presence = (struct health) { 0 };
 		}
 	}
 	vip->is_waiting = false;

@@ -55,6 +55,7 @@ struct gateway {
 	bool is_drained;         /* by nlbctl */
 	bool was_usable;         /* according to an earlier nlbd: holds until the first check */
 	struct health health;
+	struct health presence; /* the same, but any answer of HTTP will do */
 	struct check check;
 	char why[96]; /* the last check failed because … */
 	struct next_hop hop;

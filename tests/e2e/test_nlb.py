@@ -104,6 +104,17 @@ def test_drained_gateway_keeps_its_connections(make_chain):
     assert set(chain.spread(20)) == {"gw2"}
     assert all(talk.echoes() for talk in talks)
 
+    # Whoever drains says 503 to checks; only silence takes what it has away.
+    chain.set_health("gw1", 503)
+    wait_until(lambda: chain.states()["gw1"]["health"] == "down", "gw1 fails its checks", 5.0)
+    assert chain.states()["gw1"]["state"] == "draining"
+    assert all(talk.echoes() for talk in talks)
+    os.kill(chain.echoes["gw1"].pid, signal.SIGSTOP)
+    chain.wait_state("gw1", "down")
+    os.kill(chain.echoes["gw1"].pid, signal.SIGCONT)
+    chain.wait_state("gw1", "draining")
+    chain.set_health("gw1", 200)
+
     # It is remembered when nlbd is not.
     chain.nlbd.stop()
     chain.start_nlbd()
