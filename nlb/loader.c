@@ -9,6 +9,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include <bpf/bpf.h>
 
@@ -16,6 +17,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "nlb.skel.h"
+#include "nlb/lock.h"
 
 #define MTU_MIN    1280 /* what must fit inside a tunnel; less breaks too many clients */
 #define MTU_USUAL  1500
@@ -121,16 +123,34 @@ static int open_maps(struct loader *l, struct err *err)
 	return 0;
 }
 
+static int take_lock(struct loader *l, struct err *err)
+{
+	pid_t holder;
+
+	l->lock_fd = lock_take(l->pins.dir, &holder);
+	if (l->lock_fd >= 0)
+		return 0;
+	l->pins.was_empty = false; /* what is there is the other's */
+	if (l->lock_fd == -EWOULDBLOCK)
+		return err_set(err, l->lock_fd,
+			       "another nlbd (process %d) has interface %s; stop it first", holder,
+			       l->pins.interface);
+	return err_set(err, l->lock_fd, "%s: cannot lock it: %s", l->pins.dir,
+		       strerror(-l->lock_fd));
+}
+
 int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
 	char directory[PATH_MAX];
 	uint32_t buckets;
 	int rc;
 
-	*l = (struct loader) { 0 };
+	*l = (struct loader) { .lock_fd = -1 };
 	libbpf_set_print(quiet);
 	snprintf(directory, sizeof(directory), "%s/%s", conf->pin_directory.p, conf->interface.p);
 	rc = pins_open(&l->pins, directory, conf->interface.p, err);
+	if (!rc)
+		rc = take_lock(l, err);
 	if (!rc)
 		rc = check_mtu(l, conf, err);
 	if (rc)
@@ -243,7 +263,9 @@ void loader_close(struct loader *l)
 	if (l->maps.flows)
 		munmap(l->maps.flows, sizeof(*l->maps.flows) * l->maps.flow_buckets);
 	nlb_bpf__destroy(l->skel);
-	*l = (struct loader) { 0 };
+	if (l->lock_fd >= 0)
+		close(l->lock_fd);
+	*l = (struct loader) { .lock_fd = -1 };
 }
 
 void loader_abort(struct loader *l)

@@ -27,10 +27,11 @@ struct nlb_maps {
 
 struct loader {
 	struct pins pins;
+	int lock_fd; /* of the pins; below 0 while it is not held */
 	struct nlb_bpf *skel;
 	struct nlb_maps maps;
-	enum pins_mode mode; /* that was taken */
-	uint32_t mtu;        /* of the interface */
+	enum pins_mode mode;      /* that was taken */
+	uint32_t mtu;             /* of the interface */
 	struct nlb_config config; /* as it is in the map */
 };
 

@@ -17,6 +17,7 @@
 #include <sys/vfs.h>
 
 #include "lib/cleanup.h"
+#include "nlb/lock.h"
 
 #define BPF_FS      "/sys/fs/bpf"
 #define KERNEL_BTF  "/sys/kernel/btf/vmlinux"
@@ -65,8 +66,13 @@ static int check_kernel(struct err *err)
 	return 0;
 }
 
-/* The file system of the nearest folder that exists. */
-static bool is_bpf_fs(const char *directory)
+static bool denied(int rc)
+{
+	return rc == -EPERM || rc == -EACCES;
+}
+
+/* Looks at the nearest folder that exists: 1, 0 or -errno. */
+static int is_bpf_fs(const char *directory)
 {
 	char path[PATH_MAX];
 	struct statfs fs;
@@ -75,8 +81,10 @@ static bool is_bpf_fs(const char *directory)
 	snprintf(path, sizeof(path), "%s", directory);
 	while (statfs(path, &fs) != 0) {
 		slash = strrchr(path, '/');
-		if (errno != ENOENT || !slash || slash == path)
-			return false;
+		if (errno != ENOENT)
+			return -errno;
+		if (!slash || slash == path)
+			return 0;
 		*slash = '\0';
 	}
 	return fs.f_type == BPF_FS_MAGIC;
@@ -85,18 +93,28 @@ static bool is_bpf_fs(const char *directory)
 static int check_bpf_fs(const char *directory, struct err *err)
 {
 	size_t len = strlen(BPF_FS);
+	int rc = is_bpf_fs(directory);
 
-	if (is_bpf_fs(directory))
+	if (rc > 0)
 		return 0;
+	if (rc < 0)
+		return denied(rc) ? err_set(err, rc, "%s: no permission; " RIGHTS, directory)
+				  : err_set(err, rc, "%s: %s", directory, strerror(-rc));
 	if (strncmp(directory, BPF_FS "/", len + 1) == 0) {
 		if (mount("bpf", BPF_FS, "bpf", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700") == 0)
 			return 0;
+		if (denied(-errno))
+			return err_set(err, -errno,
+				       "no BPF file system on " BPF_FS
+				       ", and no permission to mount it; run it as root");
 		return err_set(err, -errno,
 			       "no BPF file system on " BPF_FS
 			       " and mounting it failed (%s); " BPF_FS_HELP,
 			       strerror(errno));
 	}
-	return err_set(err, -ENOTDIR, "%s is not on a BPF file system; " BPF_FS_HELP, directory);
+	return err_set(err, -ENOTDIR,
+		       "%s is not on a BPF file system; choose a pin directory below " BPF_FS,
+		       directory);
 }
 
 static int make_directories(const char *directory)
@@ -186,7 +204,7 @@ int pins_open(struct pins *p, const char *directory, const char *interface, stru
 	link = pins_get(p->dir, "link");
 	p->was_empty = link < 0;
 	rc = make_directories(p->dir);
-	if (rc == -EPERM || rc == -EACCES)
+	if (denied(rc))
 		return err_set(err, rc, "%s: no permission; " RIGHTS, p->dir);
 	if (rc)
 		return err_set(err, rc, "%s: %s", p->dir, strerror(-rc));
@@ -230,7 +248,7 @@ int pins_load(struct pins *p, struct bpf_object *object,
 	}
 
 	rc = bpf_object__load(object);
-	if (rc == -EPERM || rc == -EACCES)
+	if (denied(rc))
 		return err_set(err, rc, "the kernel refuses to load BPF programs (%s); " RIGHTS,
 			       strerror(-rc));
 	if (rc == -ENOMEM)
@@ -327,34 +345,46 @@ int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *e
 
 /* --- removing --------------------------------------------------------------------------------- */
 
-static void remove_pins(const char *directory)
+/* Returns how many there were. Folders in it are another's. */
+static unsigned remove_pins(const char *directory)
 {
 	DIR *dir = opendir(directory);
 	struct dirent *entry;
+	unsigned count = 0;
 	char path[PATH_MAX];
 
 	if (!dir)
-		return;
+		return 0;
 	while ((entry = readdir(dir))) {
-		if (entry->d_name[0] != '.')
-			unlink(pin_path(path, directory, entry->d_name));
+		if (entry->d_name[0] != '.' &&
+		    unlink(pin_path(path, directory, entry->d_name)) == 0)
+			count++;
 	}
 	closedir(dir);
 	rmdir(directory);
+	return count;
 }
 
 int pins_remove(const char *directory, struct err *err)
 {
-	CLEANUP(cleanup_close) int fd = pins_get(directory, "link");
+	CLEANUP(cleanup_close) int link = pins_get(directory, "link"), lock = -1;
+	bool has_link = link >= 0;
+	pid_t holder;
 
-	if (fd < 0 && access(directory, F_OK) != 0)
-		return err_set(err, -ENOENT, "nothing of ours is attached (%s is missing)",
-			       directory);
-	if (fd == -EPERM || fd == -EACCES)
-		return err_set(err, fd, "%s: no permission; " RIGHTS, directory);
-	if (fd >= 0 && bpf_link_detach(fd) != 0 && errno != ENOLINK)
+	if (denied(link))
+		return err_set(err, link, "%s: no permission; " RIGHTS, directory);
+	lock = lock_take(directory, &holder);
+	if (lock == -EWOULDBLOCK)
+		return err_set(
+			err, lock,
+			"nlbd (process %d) is at work there and would lose its maps; stop it "
+			"first",
+			holder);
+	if (has_link && bpf_link_detach(link) != 0 && errno != ENOLINK)
 		return err_set(err, -errno, "detaching: %s", strerror(errno));
-	remove_pins(directory);
+	if (remove_pins(directory) == 0)
+		return err_set(err, -ENOENT, "nothing of ours is attached (no pins in %s)",
+			       directory);
 	return 0;
 }
 

@@ -178,6 +178,32 @@ def test_forwarding_goes_on_without_nlbd_and_is_taken_over(make_chain):
     assert chain.nlb.run("ls", "/sys/fs/bpf/gatehouse") == ""
 
 
+def test_one_nlbd_at_a_time_has_an_interface(make_chain):
+    chain = make_chain(gateways=1)
+    chain.start()
+    with chain.connect() as talk:
+        admin = {"bind": "127.0.0.1:9441", "socket": chain.lab.path("run", "second.sock")}
+        second = chain.lab.write_json({**chain.config(), "admin": admin}, "second.json")
+        with pytest.raises(lab_module.LabError, match=f"another nlbd .process {chain.nlbd.pid}. has"):
+            chain.nlb.run(chain.program("nlbd"), "-c", second)
+        with pytest.raises(lab_module.LabError, match=f"nlbd .process {chain.nlbd.pid}. is at work"):
+            chain.nlb.run(chain.program("nlbctl"), "detach", "eth0")
+        assert talk.echoes()
+
+        # One that crashed is in nobody's way.
+        chain.nlbd.kill()
+        chain.start_nlbd()
+        assert talk.echoes()
+    chain.nlbd.kill()
+    chain.nlb.run(chain.program("nlbctl"), "detach", "eth0")
+
+    # What a gateway host has there is another matter.
+    nlbctl = chain.program("nlbctl")
+    with pytest.raises(lab_module.LabError, match="nothing of ours is attached"):
+        chain.gateways["gw1"].run(nlbctl, "detach", "eth0")
+    chain.gateways["gw1"].run(nlbctl, "decap", "status", "eth0")
+
+
 def test_bad_reload_changes_nothing(make_chain):
     chain = make_chain(gateways=2)
     chain.start()
@@ -231,6 +257,15 @@ def test_wrong_starts_say_what_and_leave_nothing(make_chain):
     assert "/gone.json: cannot read it: No such file" in refused("/gone.json")
     assert "nosuch0 does not exist" in refused({**good, "interface": "nosuch0"})
     assert "CAP_BPF" in refused(good, "setpriv", "--bounding-set", "-all", "--inh-caps", "-all")
+
+    elsewhere = {**good, "pin_directory": chain.lab.path("pins")}
+    assert "choose a pin directory below /sys/fs/bpf" in refused(elsewhere)
+    nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "-all")
+    assert "its folder must be writable" in refused(good, *nobody)
+    open_socket = {"bind": "127.0.0.1:9440", "socket": f"/tmp/nlb-{chain.lab.id}.sock"}
+    assert "/sys/fs/bpf/gatehouse/eth0: no permission; CAP_BPF" in refused(
+        {**good, "admin": open_socket}, *nobody
+    )
 
     chain.nlb.ip("link", "set", "eth0", "mtu", "1300")
     assert "MTU of 1300, too small" in refused(good)
