@@ -143,11 +143,9 @@ lint_cppcheck() {
 	sources '*.c' | grep -v '\.bpf\.c$' |
 		cppcheck --quiet --enable=warning,style,performance,portability --error-exitcode=1 \
 			--inline-suppr --suppressions-list=scripts/cppcheck.suppress \
-			--std=c11 --platform=unix64 --library=posix -I. -D_GNU_SOURCE -D__linux__ \
-			-DGATEHOUSE_VERSION='""' \
-			-D'LIBBPF_OPTS(type,name,...)=struct type name = { __VA_ARGS__ }' -j "$jobs" \
-			--cppcheck-build-dir="$cache/cppcheck" \
-			--file-list=-
+			--std=c11 --platform=unix64 --library=posix --library=scripts/cppcheck.cfg \
+			-I. -D_GNU_SOURCE -D__linux__ -DGATEHOUSE_VERSION='""' \
+			-j "$jobs" --cppcheck-build-dir="$cache/cppcheck" --file-list=-
 }
 
 # refuse WHY FILES PATTERN [ALLOWED]: no line of the files may match, but for those that match ALLOWED.
