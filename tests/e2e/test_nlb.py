@@ -2,6 +2,7 @@
 """nlbd, nlbctl and the decapsulation with real TCP through real namespaces."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -9,7 +10,7 @@ import time
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, NLB, VIP, Chain  # noqa: F401
+from nlb_rig import CLIENTS, NLB, VIP
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
