@@ -29,6 +29,7 @@ static const struct group {
 	    &command_reload, &command_detach } },
 	{ "Gateway hosts (needs no daemon)",
 	  { &command_decap_attach, &command_decap_detach, &command_decap_status } },
+	{ "Either", { &command_doctor } },
 };
 
 #define commands_for_each(pos)                                                 \
