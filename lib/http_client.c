@@ -8,6 +8,8 @@
 #include "lib/cleanup.h"
 #include "lib/list.h"
 #include "lib/loop.h"
+#include "lib/tls.h"
+#include "lib/tls_client.h"
 
 #define READ_SIZE    16384
 #define ROUND_READS  16
@@ -16,6 +18,7 @@
 
 enum call_state {
 	CALL_CONNECTING,
+	CALL_HANDSHAKE,
 	CALL_WAITING, /* for the head; the request may still be on its way out */
 	CALL_READING, /* the body */
 	CALL_OVER,    /* on_done is running */
@@ -41,6 +44,7 @@ struct http_call {
 	struct http_client *client;
 	struct list node;
 	struct loop_io io; /* fd -1 without a connection */
+	SSL *ssl;          /* NULL without TLS */
 	struct loop_timer phase, total;
 	struct loop_task again;
 	struct net_addr addr;
@@ -56,6 +60,7 @@ struct http_call {
 	unsigned interims;
 	int start_error;
 	const char *start_problem;
+	char tls_name[256];
 	bool is_reused;  /* the connection was a kept one */
 	bool has_answer; /* a byte of it */
 	bool is_send_broken;
@@ -237,6 +242,7 @@ static void call_disconnect(struct http_call *call)
 {
 	if (call->io.fd < 0)
 		return;
+	SSL_free(TAKE_PTR(call->ssl));
 	loop_io_remove(call->client->loop, &call->io);
 	close(call->io.fd);
 	call->io.fd = -1;
@@ -303,9 +309,13 @@ static int call_connect_new(struct http_call *call, uint32_t events)
 		return fd;
 	call->io.fd = fd;
 	r = loop_io_add(call->client->loop, &call->io, events);
-	if (r < 0)
+	if (r < 0) {
 		close(TAKE_FD(call->io.fd));
-	return r;
+		return r;
+	}
+	if (call->spec.tls)
+		call->ssl = tls_client_connect(call->spec.tls, fd, call->tls_name);
+	return call->spec.tls && !call->ssl ? -ENOMEM : 0;
 }
 
 static int call_connect(struct http_call *call, bool may_reuse)
@@ -350,25 +360,46 @@ static void call_broken(struct http_call *call, int error, const char *problem)
 		call_end(call, r, "cannot connect");
 }
 
-/* --- sending and receiving; TLS would sit in these two --------------------------------------- */
+/* --- sending and receiving ------------------------------------------------------------------- */
+
+/* Both as the system calls they stand for, but with -errno. */
+static long call_write(struct http_call *call, const void *data, size_t len)
+{
+	ssize_t n;
+
+	if (call->ssl)
+		return tls_write(call->ssl, data, len);
+	n = send(call->io.fd, data, len, MSG_NOSIGNAL);
+	return n < 0 ? -errno : n;
+}
+
+static long call_read(struct http_call *call, void *out, size_t len)
+{
+	ssize_t n;
+
+	if (call->ssl)
+		return tls_read(call->ssl, out, len);
+	n = recv(call->io.fd, out, len, 0);
+	return n < 0 ? -errno : n;
+}
 
 /* Returns false when the call ended. */
 static bool call_send(struct http_call *call)
 {
 	while (call->sent < buf_len(&call->request) && !call->is_send_broken) {
-		ssize_t n = send(call->io.fd, buf_data(&call->request) + call->sent,
-				 buf_len(&call->request) - call->sent, MSG_NOSIGNAL);
+		long n = call_write(call, buf_data(&call->request) + call->sent,
+				    buf_len(&call->request) - call->sent);
 
 		if (n >= 0) {
 			call->sent += (size_t)n;
-		} else if (errno == EAGAIN) {
+		} else if (n == -EAGAIN) {
 			return true;
-		} else if (errno == EPIPE || errno == ECONNRESET) {
+		} else if (n == -EPIPE || n == -ECONNRESET) {
 			/* An answer may lie there all the same (413 and the like). */
 			call->is_send_broken = true;
 			return true;
-		} else if (errno != EINTR) {
-			call_broken(call, -errno, "cannot send");
+		} else if (n != -EINTR) {
+			call_broken(call, (int)n, "cannot send");
 			return false;
 		}
 	}
@@ -489,23 +520,23 @@ static void call_at_end(struct http_call *call)
 static void call_receive(struct http_call *call)
 {
 	for (int i = 0; i < ROUND_READS; i++) {
-		ssize_t n;
+		long n;
 
 		if (!buf_reserve(&call->in, READ_SIZE)) {
 			call_end(call, -ENOMEM, "out of memory");
 			return;
 		}
-		n = recv(call->io.fd, call->in.data + call->in.end, buf_room(&call->in), 0);
-		if (n < 0 && errno == EAGAIN)
+		n = call_read(call, call->in.data + call->in.end, buf_room(&call->in));
+		if (n == -EAGAIN)
 			return;
-		if (n < 0 && errno == EINTR)
+		if (n == -EINTR)
 			continue;
 		if (n == 0) {
 			call_at_end(call);
 			return;
 		}
 		if (n < 0) {
-			call_broken(call, -errno, "the connection broke");
+			call_broken(call, (int)n, "the connection broke");
 			return;
 		}
 		buf_commit(&call->in, (size_t)n);
@@ -516,6 +547,28 @@ static void call_receive(struct http_call *call)
 			return;
 	}
 	loop_defer(call->client->loop, &call->again);
+}
+
+static void call_start_waiting(struct http_call *call)
+{
+	call->state = CALL_WAITING;
+	call_set_phase(call, call->spec.response_timeout_ms);
+}
+
+/* Returns false when the call ended, or the handshake waits for the peer. */
+static bool call_handshake(struct http_call *call)
+{
+	const char *problem = "";
+	int r = tls_client_handshake(call->ssl, &problem);
+
+	if (r == -EAGAIN)
+		return false;
+	if (r < 0) {
+		call_end(call, r, problem);
+		return false;
+	}
+	call_start_waiting(call);
+	return true;
 }
 
 static void call_on_event(struct loop_io *io, uint32_t events)
@@ -532,8 +585,16 @@ static void call_on_event(struct loop_io *io, uint32_t events)
 		}
 		if (!(events & EPOLLOUT))
 			return;
-		call->state = CALL_WAITING;
-		call_set_phase(call, call->spec.response_timeout_ms);
+		if (call->ssl)
+			call->state = CALL_HANDSHAKE;
+		else
+			call_start_waiting(call);
+	}
+	if (call->state == CALL_HANDSHAKE) {
+		if (!call_handshake(call))
+			return;
+		/* The edge that said "writable" may be long past. */
+		events |= EPOLLOUT;
 	}
 	if ((events & (EPOLLOUT | EPOLLHUP | EPOLLERR)) && !call_send(call))
 		return;
@@ -556,6 +617,7 @@ static void call_on_phase(struct loop_timer *timer)
 	struct http_call *call = container_of(timer, struct http_call, phase);
 	static const char *const problems[] = {
 		[CALL_CONNECTING] = "no connection in time",
+		[CALL_HANDSHAKE] = "no TLS handshake in time",
 		[CALL_WAITING] = "no answer in time",
 		[CALL_READING] = "the answer stopped coming",
 		[CALL_OVER] = "",
@@ -625,6 +687,20 @@ static uint32_t timeout_or(uint32_t given_ms, uint32_t default_ms)
 	return given_ms ? given_ms : default_ms;
 }
 
+static void set_tls_name(struct http_call *call)
+{
+	char address[NET_ADDR_LEN];
+	struct str name = call->spec.tls_name;
+
+	if (!call->spec.tls)
+		return;
+	call->spec.closes = true;
+	if (!name.len)
+		name = str_from(net_format_ip(address, &call->addr));
+	name.len = MIN(name.len, sizeof(call->tls_name) - 1);
+	memcpy(call->tls_name, name.p, name.len);
+}
+
 struct http_call *http_call_start(struct http_client *client, const struct http_request_spec *spec)
 {
 	struct http_call *call = is_sendable(spec) ? calloc(1, sizeof(*call)) : NULL;
@@ -640,6 +716,7 @@ struct http_call *http_call_start(struct http_client *client, const struct http_
 	call->spec.response_timeout_ms = timeout_or(spec->response_timeout_ms, 5000);
 	call->spec.idle_timeout_ms = timeout_or(spec->idle_timeout_ms, 10000);
 	call->addr = *spec->addr;
+	set_tls_name(call);
 	buf_init(&call->request, 0);
 	buf_init(&call->in, 0);
 	buf_init(&call->content, spec->max_body ? spec->max_body : 1UL << 20);
@@ -656,7 +733,7 @@ struct http_call *http_call_start(struct http_client *client, const struct http_
 	}
 	if (spec->total_timeout_ms && spec->total_timeout_ms != HTTP_NO_TIMEOUT)
 		loop_timer_start(client->loop, &call->total, spec->total_timeout_ms);
-	r = call_connect(call, !spec->closes);
+	r = call_connect(call, !call->spec.closes);
 	if (r < 0) {
 		call->start_error = r;
 		call->start_problem = r == -ECONNREFUSED ? "connection refused" : "cannot connect";

@@ -18,6 +18,7 @@
 struct loop;
 struct http_client;
 struct http_call;
+struct tls_client;
 
 /* Where a base URL leads: "http://192.0.2.1:8761", "http://[2001:db8::1]:80/base",
  * "unix:/run/gatehouse/x.sock". */
@@ -46,6 +47,9 @@ struct http_result {
 /* All of it is copied by http_call_start. Zero means the default given here. */
 struct http_request_spec {
 	const struct net_addr *addr;
+	struct tls_client
+		*tls;        /* NULL: no TLS; borrowed for the call's life. Never kept for reuse */
+	struct str tls_name; /* for SNI and the certificate; the address */
 	enum http_method method; /* GET */
 	struct str host;         /* Host field; the address */
 	struct str target[3];    /* joined: base path, path, "?query" … */

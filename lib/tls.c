@@ -161,17 +161,25 @@ static long tls_result(SSL *ssl, int rc)
 /* --- connections
  * ------------------------------------------------------------------------------------------- */
 
+int tls_set_socket(SSL *ssl, int fd)
+{
+	BIO *bio = transport_new(fd);
+
+	if (!bio)
+		return -ENOMEM;
+	SSL_set_bio(ssl, bio, bio);
+	return 0;
+}
+
 SSL *tls_server_accept(struct tls_server *s, int fd)
 {
 	SSL *ssl = SSL_new(s->contexts[0]);
-	BIO *bio = ssl ? transport_new(fd) : NULL;
 
-	if (!bio) {
+	if (!ssl || tls_set_socket(ssl, fd) != 0) {
 		SSL_free(ssl);
 		ERR_clear_error();
 		return NULL;
 	}
-	SSL_set_bio(ssl, bio, bio);
 	SSL_set_accept_state(ssl);
 	return ssl;
 }

@@ -37,6 +37,9 @@ void tls_server_free(struct tls_server *s);
  * SSL_free. */
 SSL *tls_server_accept(struct tls_server *s, int fd);
 
+/* Gives an SSL object its socket, which stays the caller's to close. 0 or -ENOMEM. */
+int tls_set_socket(SSL *ssl, int fd);
+
 /*
  * Reads at most `len` bytes: the count; 0 when the peer closed cleanly; -EAGAIN when there is
  * nothing now; -EPROTO on a TLS error; -ECONNRESET and others from the socket. tls_is_drained says
