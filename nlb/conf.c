@@ -6,19 +6,15 @@
 #include "lib/http_client.h"
 #include "registry/client.h"
 
-#define PIN_DIRECTORY      "/sys/fs/bpf/gatehouse"
-#define FLOWS_PER_CPU_MIN  1024
-#define FLOWS_PER_CPU_MAX  (1U << 26)
-#define SETTLE_S_MAX       86400
-#define WHY_NO_IPV6        "IPv6 is not supported by this version"
-#define HEALTH_INTERVAL_MS 3600000
-#define CHECK_PATH_BYTES   511
-#define CHECK_HOST_BYTES   127
+#define PIN_DIRECTORY     "/sys/fs/bpf/gatehouse"
+#define FLOWS_PER_CPU_MIN 1024
+#define FLOWS_PER_CPU_MAX (1U << 26)
+#define SETTLE_S_MAX      86400
+#define WHY_NO_IPV6       "IPv6 is not supported by this version"
 
 const char *const nlb_encap_names[] = { "ipip", "gue", "l2", NULL };
 const char *const nlb_protocol_names[] = { "tcp", NULL };
 static const char *const xdp_modes[] = { "auto", "native", "generic", NULL };
-static const char *const health_types[] = { "tcp", "http", NULL };
 
 _Static_assert(NLB_ENCAP_IPIP == 1 && NLB_ENCAP_GUE == 2 && NLB_ENCAP_L2 == 3,
 	       "nlb_encap_names is in the order of enum nlb_encap");
@@ -32,17 +28,6 @@ static const char *valid_interface(struct str s)
 	for (size_t i = 0; i < s.len; i++) {
 		if (s.p[i] == '/' || isspace((unsigned char)s.p[i]))
 			return "must be the name of a network interface";
-	}
-	return NULL;
-}
-
-static const char *valid_path(struct str s)
-{
-	if (s.p[0] != '/')
-		return "must begin with \"/\"";
-	for (size_t i = 0; i < s.len; i++) {
-		if ((unsigned char)s.p[i] <= ' ' || s.p[i] == 0x7f)
-			return "must not contain spaces or control characters";
 	}
 	return NULL;
 }
@@ -127,21 +112,6 @@ static void parse_unsupported_ipv6(struct conf *c, void *field, const json_t *va
 
 /* --- rules between members ------------------------------------------------------------------- */
 
-static void check_health(struct conf *c, void *object)
-{
-	struct nlb_conf_health *health = object;
-
-	if (health->type == NLB_HEALTH_TCP && conf_has(c, "path"))
-		conf_error_at(c, "path", "is for checks of type \"http\"");
-	if (health->type == NLB_HEALTH_TCP && conf_has(c, "host"))
-		conf_error_at(c, "host", "is for checks of type \"http\"");
-	if (health->timeout_ms > health->interval_ms && conf_has(c, "timeout_ms"))
-		conf_error_at(c, "timeout_ms", "must not be longer than interval_ms (%u)",
-			      health->interval_ms);
-	else if (health->timeout_ms > health->interval_ms)
-		health->timeout_ms = health->interval_ms;
-}
-
 static void check_gateways(struct conf *c, struct nlb_conf_vip *vip)
 {
 	for (size_t i = 0; i < vip->gateways_count; i++) {
@@ -179,8 +149,8 @@ static void check_vip(struct conf *c, void *object)
 					"the registry)");
 	if (vip->address.len)
 		vip->address.in.sin_port = htons(vip->port);
-	if (vip->health && !vip->health->port)
-		vip->health->port = vip->port;
+	nlb_conf_health_fit(c, vip->health, vip->port,
+			    str_eqz(STR("tcp"), nlb_protocol_names[vip->protocol]));
 	check_gateways(c, vip);
 }
 
@@ -212,30 +182,6 @@ static void check_root(struct conf *c, void *object)
 
 #define IP_SCHEMA "{\"type\":\"string\",\"format\":\"ipv4\"}"
 
-static const struct conf_row health_rows[] = {
-	{ CONF_ENUM("type", struct nlb_conf_health, type, health_types), .flags = CONF_REQUIRED,
-	  .help = "tcp: a connection is taken; http: a GET is answered with 200 to 299" },
-	{ CONF_INT("port", struct nlb_conf_health, port), .min = 1, .max = 65535,
-	  .help = "the VIP's port if not given" },
-	{ CONF_STRING("path", struct nlb_conf_health, path), .def = "\"/\"", .valid = valid_path,
-	  .help = "what http asks for" },
-	{ CONF_STRING("host", struct nlb_conf_health, host), .max = CHECK_HOST_BYTES,
-	  .help = "Host header of http; the gateway's address if not given" },
-	{ CONF_INT("interval_ms", struct nlb_conf_health, interval_ms), .min = 50,
-	  .max = HEALTH_INTERVAL_MS, .def = "1000",
-	  .help = "time between two checks of a gateway" },
-	{ CONF_INT("timeout_ms", struct nlb_conf_health, timeout_ms), .min = 10,
-	  .max = HEALTH_INTERVAL_MS, .def = "1000",
-	  .help = "a check that takes longer has failed" },
-	{ CONF_INT("rise", struct nlb_conf_health, rise), .min = 1, .max = 100, .def = "2",
-	  .help = "successes in a row that bring a gateway back" },
-	{ CONF_INT("fall", struct nlb_conf_health, fall), .min = 1, .max = 100, .def = "3",
-	  .help = "failures in a row that take a gateway out" },
-	{ 0 },
-};
-static const struct conf_object health_object = CONF_OBJECT_OF(struct nlb_conf_health, health_rows,
-							       .check = check_health);
-
 static const struct conf_row gateway_rows[] = {
 	{ CONF_STRING("name", struct nlb_conf_gateway, name), .valid = valid_name,
 	  .help = "for people; the address if not given" },
@@ -264,8 +210,8 @@ static const struct conf_row vip_rows[] = {
 	  .help = "app of the registry whose instances are the gateways" },
 	{ CONF_ARRAY("gateways", struct nlb_conf_vip, gateways, &gateway_object), .max = 1024,
 	  .help = "a fixed list of gateways" },
-	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &health_object), .flags = CONF_NULL,
-	  .help = "how gateways are checked; without it all count as healthy" },
+	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &nlb_conf_health_object),
+	  .flags = CONF_NULL, .help = "how gateways are checked; without it all count as healthy" },
 	{ CONF_UNSUPPORTED("allow") },
 	{ CONF_UNSUPPORTED("announce") },
 	{ 0 },

@@ -7,17 +7,9 @@
 #include "lib/maglev.h"
 #include "lib/net.h"
 #include "lib/str.h"
+#include "nlb/conf_health.h"
 
 enum nlb_xdp_mode { NLB_XDP_AUTO, NLB_XDP_NATIVE, NLB_XDP_GENERIC };
-enum nlb_health_type { NLB_HEALTH_TCP, NLB_HEALTH_HTTP };
-
-struct nlb_conf_health {
-	int type;      /* enum nlb_health_type */
-	uint16_t port; /* 0: the VIP's */
-	struct str path, host;
-	uint32_t interval_ms, timeout_ms;
-	uint32_t rise, fall;
-};
 
 struct nlb_conf_gateway {
 	struct str name; /* the address when none is given */

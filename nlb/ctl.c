@@ -116,6 +116,8 @@ static void write_gateway(const struct ctl *c, struct json_writer *w, const stru
 	json_addz(w, "health",
 		  gw->vip->conf->health ? health_state_name(gw->health.state) : "unchecked");
 	json_addz(w, "why", gw->state == GATEWAY_UNRESOLVED ? gw->hop.problem : gw->why);
+	json_add_u64(w, "checks_passed", gw->check.passed);
+	json_add_u64(w, "checks_failed", gw->check.failed);
 	json_add_bool(w, "drained", gw->is_drained);
 	json_add_u64(w, "weight", gw->weight);
 	json_add_u64(w, "slots", gw->slots);
@@ -433,6 +435,55 @@ static void write_gateway_metrics(const struct ctl *c, struct buf *out)
 	}
 }
 
+enum health_family { FAMILY_HEALTHY, FAMILY_CHANGES, FAMILY_CHECKS };
+
+static void write_health_metric(struct buf *out, const char *name, enum health_family family,
+				const struct gateway *gw)
+{
+	struct str vip = str_from(gw->vip->name), gateway = str_from(gw->name);
+
+	if (family == FAMILY_CHECKS) {
+		metrics_u64(out, name,
+			    METRICS_LABELS({ "vip", vip }, { "gateway", gateway },
+					   { "result", STR("passed") }),
+			    gw->check.passed);
+		metrics_u64(out, name,
+			    METRICS_LABELS({ "vip", vip }, { "gateway", gateway },
+					   { "result", STR("failed") }),
+			    gw->check.failed);
+		return;
+	}
+	metrics_u64(out, name, METRICS_LABELS({ "vip", vip }, { "gateway", gateway }),
+		    family == FAMILY_CHANGES ? gw->transitions : gw->health.state == HEALTH_UP);
+}
+
+static void write_health_metrics(const struct ctl *c, struct buf *out)
+{
+	static const struct {
+		const char *name, *type, *help;
+	} families[] = {
+		[FAMILY_HEALTHY] = { "gatehouse_nlb_gateway_healthy", "gauge",
+				     "1 while the gateway passes its checks." },
+		[FAMILY_CHANGES] = { "gatehouse_nlb_health_changes_total", "counter",
+				     "How often the gateway turned healthy or unhealthy." },
+		[FAMILY_CHECKS] = { "gatehouse_nlb_health_checks_total", "counter",
+				    "Checks of the gateway, by result." },
+	};
+	struct gateway *gw;
+	struct vip *vip;
+
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		metrics_family(out, families[f].name, families[f].type, families[f].help);
+		vips_for_each (vip, c->from->vips) {
+			if (!vip->plan)
+				continue;
+			gateways_for_each (gw, vip)
+				write_health_metric(out, families[f].name, (enum health_family)f,
+						    gw);
+		}
+	}
+}
+
 static void write_vip_metrics(const struct ctl *c, struct buf *out)
 {
 	uint32_t counts[GATEWAY_STATES];
@@ -479,6 +530,7 @@ static void get_metrics(struct http_request *req, void *arg)
 	write_vip_metrics(c, out);
 	write_gateway_metrics(c, out);
 	write_block_metrics(c, out);
+	write_health_metrics(c, out);
 	http_server_metrics(c->server, "gatehouse_nlb_admin", out);
 	http_respond(req, 200, METRICS_CONTENT_TYPE, buf_str(out));
 }

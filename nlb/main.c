@@ -28,8 +28,8 @@ static const struct daemon_program program = {
 	.name = "nlbd",
 	.summary = "control daemon of the XDP load balancer: spreads TCP connections over gateways",
 	.default_config = "/etc/gatehouse/nlb.json",
-	.notes = "Needs root or CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN to start. Forwarding is "
-		 "done in the\n"
+	.notes = "Needs root or CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN to start.\n"
+		 "Forwarding is done in the\n"
 		 "kernel and goes on while nlbd is stopped; the next nlbd takes over what is "
 		 "pinned below\n"
 		 "/sys/fs/bpf/gatehouse/INTERFACE. To end forwarding: nlbctl detach INTERFACE.\n"

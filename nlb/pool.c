@@ -87,14 +87,15 @@ static void log_state(const struct gateway *gw, enum gateway_state before)
 static void on_check(struct check *check, const char *why)
 {
 	struct gateway *gw = container_of(check, struct gateway, check);
-	const struct nlb_conf_health *health = gw->vip->conf->health;
-	bool changed;
+	const struct check_plan *plan = check->plan;
+	bool turned, changed;
 
 	snprintf(gw->why, sizeof(gw->why), "%s", why ? why : "");
-	changed = health_report(&gw->health, !why, health->rise, health->fall);
-	changed |= health_report(&gw->presence, !why || check->has_answered, health->rise,
-				 health->fall);
-	if (changed)
+	turned = health_report(&gw->health, !why, plan->rise, plan->fall);
+	gw->transitions += turned;
+	changed = health_report(&gw->presence, !why || check->has_answered, plan->rise,
+				plan->fall);
+	if (turned || changed)
 		vip_mark(gw->vip);
 }
 
@@ -366,6 +367,40 @@ void vip_flush(struct vip *vip)
 	remove_unlisted(vip);
 }
 
+static void set_check(struct gateway *gw)
+{
+	const struct vip *vip = gw->vip;
+
+	if (vip->plan) {
+		check_start(&gw->check, &vip->pools->tools, vip->plan, &gw->address, &gw->hop);
+		return;
+	}
+	check_stop(&gw->check);
+	gw->health = gw->presence = (struct health) { 0 };
+}
+
+int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *err)
+{
+	struct check_plan *plan = NULL, *former = vip->plan;
+	const struct pools *v = vip->pools;
+	struct gateway *gw;
+
+	vip->conf = conf;
+	vip_set_name(vip->name, conf->name);
+	if (conf->health && conf->health->tunnel && !v->tools.prober)
+		return err_set(err, -EPERM, "vip=%s: %s", vip->name, v->no_prober.text);
+	if (conf->health) {
+		plan = check_plan_new(conf, err);
+		if (!plan)
+			return -EINVAL;
+	}
+	vip->plan = plan;
+	gateways_for_each (gw, vip)
+		set_check(gw);
+	check_plan_free(&former);
+	return 0;
+}
+
 void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 {
 	struct pools *v = vip->pools;
@@ -389,13 +424,7 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 		gw->weight = MIN(l->weight, (uint32_t)MAGLEV_WEIGHT_MAX);
 		gw->is_listed = true;
 		gw->is_listed_draining = l->is_draining;
-		if (vip->conf->health) {
-			check_start(&gw->check, v->loop, v->client, vip->conf->health,
-				    &gw->address);
-		} else {
-			check_stop(&gw->check);
-			gw->health = gw->presence = (struct health) { 0 };
-		}
+		set_check(gw);
 	}
 	vip->is_waiting = false;
 	vip_mark(vip);
@@ -433,5 +462,6 @@ void vip_clear(struct vip *vip, bool keeps_maps)
 		list_remove(&gw->node);
 		free(gw);
 	}
+	check_plan_free(&vip->plan);
 	ring_release(&vip->ring);
 }

@@ -34,7 +34,8 @@ struct gateway;
 struct pools {
 	struct loop *loop;
 	struct nlb_maps *maps;
-	struct http_client *client;
+	struct check_tools tools;
+	struct err no_prober; /* why tools.prober is NULL */
 	struct neigh *neigh;
 	struct loop_task flush; /* at the end of the round */
 	struct hash_key ring_key;
@@ -57,7 +58,8 @@ struct gateway {
 	struct health health;
 	struct health presence; /* the same, but any answer of HTTP will do */
 	struct check check;
-	char why[96]; /* the last check failed because … */
+	uint64_t transitions; /* of health, up to down or back */
+	char why[160];        /* the last check failed because … */
 	struct next_hop hop;
 	enum gateway_state state;
 	uint32_t slots; /* of the ring */
@@ -67,6 +69,7 @@ struct vip {
 	struct list node;
 	struct pools *pools;
 	const struct nlb_conf_vip *conf;
+	struct check_plan *plan; /* NULL: no checks */
 	char name[NLB_NAME_MAX];
 	struct nlb_vip4_key key;
 	uint16_t id;
@@ -87,6 +90,9 @@ struct gateway_listing {
 	bool is_draining;
 };
 
+/* Takes over what the configuration says of the VIP and its checks; 0 or -errno with the sentence.
+ */
+int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *err);
 /* Says that something changed. */
 void vip_mark(struct vip *vip);
 /* Brings its maps up to date now. */

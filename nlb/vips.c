@@ -297,8 +297,9 @@ int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err)
 		vip = find_by_key(v, &k);
 		if (!vip)
 			continue;
-		vip->conf = &conf->vips[i];
-		vip_set_name(vip->name, vip->conf->name);
+		rc = vip_configure(vip, &conf->vips[i], err);
+		if (rc)
+			return rc;
 		if (!vip->conf->discover.p)
 			list_from_conf(vip);
 		vip_mark(vip);
@@ -368,12 +369,15 @@ struct vips *vips_new(struct loop *loop, struct loader *loader, struct http_clie
 	v->loop = loop;
 	v->pools.maps = &loader->maps;
 	v->pools.loop = loop;
-	v->pools.client = client;
+	v->pools.tools = (struct check_tools) { .loop = loop, .client = client };
+	/* Not every configuration wants it, so a failure is told when one does. */
+	prober_new(&v->pools.tools.prober, loop, loader, &v->pools.no_prober);
 	v->pools.next_id = 1;
 	v->pools.flush.run = on_flush;
 	v->settle.on_fire = on_settle;
 	list_init(&v->list);
 	if (neigh_new(&v->pools.neigh, loop, on_neighbours, v, err) != 0) {
+		prober_free(&v->pools.tools.prober);
 		free(v);
 		return NULL;
 	}
@@ -397,6 +401,7 @@ void vips_free(struct vips **vp)
 		free(vip);
 	}
 	neigh_free(&v->pools.neigh);
+	prober_free(&v->pools.tools.prober);
 	free(v);
 	*vp = NULL;
 }
