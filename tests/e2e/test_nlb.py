@@ -10,7 +10,7 @@ import time
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, NLB, VIP
+from nlb_rig import CLIENTS, HEALTH, NLB, VIP
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")

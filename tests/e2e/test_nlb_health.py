@@ -9,9 +9,8 @@ import sys
 import pytest
 
 import identity
-import lab as lab_module
+from nlb_rig import NLB, VIP
 from procs import wait_until
-from test_nlb import NLB, VIP, Chain
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
 
@@ -19,12 +18,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 QUICK = {"interval_ms": 100, "timeout_ms": 100, "rise": 1, "fall": 1}
 SLOWER = {"interval_ms": 200, "timeout_ms": 200, "rise": 2, "fall": 2}
 NO_ANSWER = "tunnel: no answer from the VIP (decapsulation attached? VIP on lo?)"
-
-
-@pytest.fixture
-def make_chain(build):
-    with lab_module.Lab(build) as lab:
-        yield lambda **options: Chain(lab, **options)
 
 
 def wait_why(chain, name, state, why, timeout_s=6.0):
