@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "bpf/guard.h"
 #include "bpf/maps.h"
 
 static __always_inline struct nlb_flow_bucket *flow_bucket(const struct nlb_config *cfg, __u64 hash,
@@ -41,12 +42,12 @@ static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, 
 
 /*
  * The same in the regions of other CPUs: receive queues may have been bound anew, and virtual
- * devices have none. Of several entries the latest used is right. Not inlined: it is the rare way,
- * and a loop. Returns gateway and generation, or 0.
+ * devices have none. Of several entries the latest used is right, unless it is too old. Not
+ * inlined: it is the rare way, and a loop. Returns gateway and generation, or 0.
  */
-static __noinline __u32 flow_find_elsewhere(__u64 hash)
+static __noinline __u32 flow_find_elsewhere(__u64 hash, __u32 age_max)
 {
-	__u32 own = bpf_get_smp_processor_id(), zero = 0, found = 0, age = 0;
+	__u32 own = bpf_get_smp_processor_id(), zero = 0, found = 0, age = age_max;
 	struct nlb_config *cfg = bpf_map_lookup_elem(&config, &zero);
 	__u32 now = (__u32)bpf_jiffies64();
 
@@ -58,7 +59,7 @@ static __noinline __u32 flow_find_elsewhere(__u64 hash)
 		if (cpu >= cfg->flow_regions)
 			break;
 		flow = cpu == own ? NULL : flow_find(cfg, hash, cpu);
-		if (flow && (!found || now - flow->used < age)) {
+		if (flow && now - flow->used <= age) {
 			found = (__u32)flow->gateway << 16 | flow->generation;
 			age = now - flow->used;
 		}
@@ -73,18 +74,8 @@ static __noinline __u32 flow_find_elsewhere(__u64 hash)
 static __always_inline bool flow_guard_allows(const struct nlb_config *cfg, __u64 now)
 {
 	__u32 zero = 0;
-	struct nlb_flow_guard *guard = bpf_map_lookup_elem(&flow_guard, &zero);
 
-	if (!guard)
-		return false;
-	if (guard->tick != now) {
-		guard->tick = now;
-		guard->count = 0;
-	}
-	if (guard->count >= cfg->new_flows_per_tick)
-		return false;
-	guard->count++;
-	return true;
+	return guard_allows(bpf_map_lookup_elem(&flow_guard, &zero), cfg->new_flows_per_tick, now);
 }
 
 /* Takes, in this order: the flow's own old entry, a free one, the one unused for longest. */

@@ -59,3 +59,14 @@ static __always_inline void *link_move(struct xdp_md *ctx, __u32 l3_offset, int 
 	}
 	return c.pos + room <= c.end ? c.pos : NULL;
 }
+
+/* What the link header says of the packet behind it: the last of its types. */
+static __always_inline void link_set_type(struct link_header *link, __u32 l3_offset, __be16 type)
+{
+	if (l3_offset <= sizeof(link->eth))
+		link->eth.h_proto = type;
+	else if (l3_offset <= sizeof(link->eth) + sizeof(link->tag[0]))
+		link->tag[0].type = type;
+	else
+		link->tag[1].type = type;
+}

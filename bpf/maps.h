@@ -117,3 +117,11 @@ struct {
 	__type(key, __u32);
 	__type(value, struct nlb_flow_guard);
 } flow_guard SEC(".maps");
+
+/* The same for answers of the program's own. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct nlb_flow_guard);
+} icmp_guard SEC(".maps");

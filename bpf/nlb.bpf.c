@@ -3,207 +3,221 @@
  * The load balancer's fast path: an XDP program that gives every connection to a virtual IP to one
  * gateway and sends its packets there in a tunnel. The gateway answers the client directly.
  *
- * One packet, in order: parse, find the VIP, hash, find the ring slot, ask the flow table where the
- * slot has moved, encapsulate, send.
+ * One packet, in order: parse, find the VIP, keep unwanted sources out, hash, find the ring slot,
+ * ask the flow table where the slot has moved, encapsulate, send. Whole TCP and UDP packets take
+ * the way through handle(), made anew for each family; VLAN tags, fragments, ICMP and IPv6
+ * extension headers take handle_rare(), which reads the packet again from its beginning.
  */
+#include "bpf/answer.h"
 #include "bpf/encap.h"
+#include "bpf/filter.h"
 #include "bpf/flow.h"
+#include "bpf/fragment.h"
+#include "bpf/headers.h"
+#include "bpf/icmp.h"
 #include "bpf/maps.h"
 #include "bpf/packet.h"
 #include "bpf/parse.h"
+#include "bpf/ring.h"
+#include "bpf/vip.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline struct nlb_vip *vip4_find(__be32 address, __be16 port, __u8 protocol)
+static __always_inline struct nlb_config *config_get(void)
 {
-	struct nlb_vip4_key key = { .address = address, .port = port, .protocol = protocol };
+	__u32 zero = 0;
+	struct nlb_config *cfg = bpf_map_lookup_elem(&config, &zero);
 
-	return bpf_map_lookup_elem(&vips4, &key);
+	return cfg && (cfg->flags & NLB_CONFIG_READY) ? cfg : NULL;
 }
 
-/* Says `reason` of a packet to a virtual IP; whatever is not for one belongs to the kernel. */
-static __always_inline int unless_other_host(__be32 destination, int reason)
+/* Whether the source may send to this address at all. */
+static __always_inline int admit(const struct packet *p, const struct nlb_config *cfg, bool is_ipv6)
 {
-	return vip4_find(destination, 0, 0) ? reason : NLB_REASON_NO_VIP;
-}
-
-static __always_inline int parse_tcp(struct packet *p, struct cursor *c, __u32 l4_len)
-{
-	struct tcphdr *tcp = cursor_take(c, sizeof(*tcp));
-
-	if (!tcp || l4_len < sizeof(*tcp))
-		return NLB_REASON_TRUNCATED;
-	if (tcp->doff < 5)
-		return NLB_REASON_MALFORMED;
-	if (tcp->doff * 4U > l4_len)
-		return NLB_REASON_TRUNCATED;
-
-	p->ports = *(__u32 *)tcp;
-	p->destination_port = tcp->dest;
-	p->is_syn = tcp->syn && !tcp->ack;
+	if (is_same_address(p->source, p->destination, is_ipv6))
+		return NLB_REASON_SPOOFED;
+	if (is_blocked(cfg, p, is_ipv6))
+		return NLB_REASON_BLOCKED;
 	return CONTINUE;
 }
 
-static __always_inline int parse_ipv4(struct packet *p, struct cursor *c)
+/* --- VLAN tags, fragments, ICMP, extension headers ---------------------------------------------
+ */
+
+static __always_inline int route_connection(struct packet *p, const struct nlb_config *cfg,
+					    const struct extensions *x, struct route *r,
+					    bool is_ipv6)
 {
-	void *start = c->pos;
-	struct iphdr *ip = cursor_take(c, sizeof(*ip));
-	__u32 header_len;
+	struct cursor c = { frame_at(p->ctx, p->l3_offset + p->l4_offset, 0),
+			    (void *)(long)p->ctx->data_end };
+	int reason = c.pos ? parse_l4(p, &c, x->is_fragment) : NLB_REASON_TRUNCATED;
+	struct nlb_vip *vip;
+
+	if (reason != CONTINUE)
+		return reason;
+	vip = vip_find(cfg, p, is_ipv6);
+	if (!vip)
+		return NLB_REASON_NO_SERVICE;
+	if (!is_allowed(vip, p, is_ipv6))
+		return NLB_REASON_NOT_ALLOWED;
+	reason = choose(p, cfg, vip, r, is_ipv6, false);
+	if (reason == CONTINUE && x->is_fragment) {
+		__u64 key = fragment_key(cfg, p, is_ipv6);
+
+		fragment_remember(key, r);
+		r->hash = key; /* so that all of them take one path through the network */
+	}
+	return reason;
+}
+
+static __always_inline int route_icmp_error(struct packet *p, const struct nlb_config *cfg,
+					    struct route *r, bool is_ipv6)
+{
+	struct nlb_vip *vip;
+
+	p->is_unanswerable = true;
+	if (!parse_quote(p, is_ipv6))
+		return NLB_REASON_ICMP_UNRELATED;
+	vip = vip_find(cfg, p, is_ipv6);
+	if (!vip)
+		return NLB_REASON_ICMP_UNRELATED;
+	return choose(p, cfg, vip, r, is_ipv6, true);
+}
+
+static __always_inline int route_icmp(struct packet *p, const struct nlb_config *cfg,
+				      const struct extensions *x, struct route *r, bool is_ipv6)
+{
+	struct icmp_header *icmp = frame_at(p->ctx, p->l3_offset + p->l4_offset, sizeof(*icmp));
+
+	if (x->is_fragment)
+		return NLB_REASON_FRAGMENT;
+	if (!icmp || p->l4_offset + sizeof(*icmp) > p->len)
+		return NLB_REASON_TRUNCATED;
+	if (is_icmp_error(icmp->type, is_ipv6))
+		return route_icmp_error(p, cfg, r, is_ipv6);
+	if (!is_echo_request(icmp->type, icmp->code, is_ipv6))
+		return NLB_REASON_ICMP_OTHER;
+	return is_ipv6 ? answer_echo6(p->ctx, p->l3_offset, p->l4_offset)
+		       : answer_echo4(p->ctx, p->l3_offset, p->l4_offset);
+}
+
+/* Extension headers, and what IPv4 says of fragments in its own header. */
+static __always_inline int parse_extensions(struct packet *p, struct extensions *x, bool is_ipv6)
+{
 	int reason;
 
-	if (!ip)
-		return NLB_REASON_NO_VIP;
-	p->source = ip->saddr;
-	p->destination = ip->daddr;
-	p->protocol = ip->protocol;
-	p->tos = ip->tos;
-	p->len = bpf_ntohs(ip->tot_len);
-	header_len = ip->ihl * 4U;
-
-	if (ip->version != 4 || header_len < sizeof(*ip))
-		return unless_other_host(ip->daddr, NLB_REASON_MALFORMED);
-	if (p->len < header_len || start + p->len > c->end)
-		return unless_other_host(ip->daddr, NLB_REASON_TRUNCATED);
-	if (ip->frag_off & bpf_htons(IPV4_FRAGMENT_BITS))
-		return unless_other_host(ip->daddr, NLB_REASON_FRAGMENT);
-	if (ip->protocol == IPPROTO_ICMP)
-		return unless_other_host(ip->daddr, NLB_REASON_ICMP_OTHER);
-	if (ip->protocol != IPPROTO_TCP)
-		return unless_other_host(ip->daddr, NLB_REASON_NO_SERVICE);
-
-	c->pos = start + header_len;
-	reason = parse_tcp(p, c, p->len - header_len);
-	return reason == CONTINUE ? CONTINUE : unless_other_host(p->destination, reason);
-}
-
-static __always_inline struct nlb_slot *ring_slot(__u32 ring, __u64 hash)
-{
-	void *slots = bpf_map_lookup_elem(&rings, &ring);
-	__u32 index = nlb_hash_slot(hash);
-
-	return slots ? bpf_map_lookup_elem(slots, &index) : NULL;
-}
-
-static __always_inline struct nlb_gateway *gateway_get(__u32 id)
-{
-	return id ? bpf_map_lookup_elem(&gateways, &id) : NULL;
-}
-
-/*
- * Whether a flow table entry still means a gateway that takes packets. The generation tells whether
- * the identifier is still that of the gateway that the flow was given to.
- */
-static __always_inline bool is_gateway_of(__u32 id, __u16 generation)
-{
-	struct nlb_gateway *gw = gateway_get(id);
-
-	return gw && gw->generation == generation && (gw->flags & NLB_GATEWAY_USABLE);
-}
-
-/* The gateway that the flow table remembers, or 0: unknown flow, or one whose gateway is gone. */
-static __always_inline __u32 remembered_gateway(const struct nlb_config *cfg, __u64 hash)
-{
-	struct nlb_flow *flow = flow_find(cfg, hash, bpf_get_smp_processor_id());
-	__u32 known;
-
-	if (flow) {
-		flow->used = (__u32)bpf_jiffies64();
-		return is_gateway_of(flow->gateway, flow->generation) ? flow->gateway : 0;
+	if (!is_ipv6) {
+		x->is_fragment = p->fragment & bpf_htons(IPV4_FRAGMENT_BITS);
+		x->is_later = p->fragment & bpf_htons(IPV4_FRAGMENT_OFFSET);
+		return CONTINUE;
 	}
-	known = flow_find_elsewhere(hash);
-	if (!known || !is_gateway_of(known >> 16, (__u16)known))
-		return 0;
-	flow_put(cfg, hash, (__u16)(known >> 16), (__u16)known);
-	return known >> 16;
+	reason = ipv6_walk(p->ctx, p->l3_offset + p->l4_offset, p->protocol, x);
+	if (reason != CONTINUE)
+		return reason;
+	p->l4_offset = x->l4_offset - p->l3_offset;
+	p->protocol = x->protocol;
+	p->fragment_id = x->fragment_id;
+	return p->l4_offset > p->len ? NLB_REASON_TRUNCATED : CONTINUE;
 }
 
-static __always_inline void add_second_choice(struct second_choice *second, __u32 id, __u32 chosen)
+/* Fills `r`, or returns why the packet ends here. */
+static __always_inline int route_rare(struct packet *p, const struct nlb_config *cfg,
+				      const struct extensions *x, struct route *r, bool is_ipv6)
 {
-	struct nlb_gateway *gw = id == chosen ? NULL : gateway_get(id);
+	if (x->is_later) {
+		p->is_unanswerable = true;
+		return fragment_find(cfg, fragment_key(cfg, p, is_ipv6), r) ? CONTINUE
+									    : NLB_REASON_FRAGMENT;
+	}
+	if (p->protocol == (is_ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return route_icmp(p, cfg, x, r, is_ipv6);
+	return route_connection(p, cfg, x, r, is_ipv6);
+}
 
-	if (!gw || !(gw->flags & NLB_GATEWAY_USABLE))
-		return;
-	if (second->count == 0)
-		second->address[0] = *(__be32 *)gw->address;
-	else
-		second->address[1] = *(__be32 *)gw->address;
-	second->count++;
+static __always_inline int handle_rare(struct xdp_md *ctx, __u32 l3_offset, bool is_ipv6)
+{
+	struct cursor c = { frame_at(ctx, l3_offset, 0), (void *)(long)ctx->data_end };
+	struct packet p = { .ctx = ctx, .l3_offset = l3_offset };
+	struct extensions x = { 0 };
+	struct route r = { 0 };
+	struct nlb_config *cfg;
+	int reason;
+
+	if (!c.pos)
+		return finish(NLB_REASON_NOT_IP);
+	reason = is_ipv6 ? parse_ipv6(&p, &c) : parse_ipv4(&p, &c);
+	if (reason == CONTINUE)
+		reason = parse_extensions(&p, &x, is_ipv6);
+	if (reason == NLB_REASON_NO_VIP || !vip_lookup(p.destination, 0, 0, is_ipv6))
+		return finish(NLB_REASON_NO_VIP);
+	cfg = config_get();
+	if (reason == CONTINUE && !cfg)
+		reason = NLB_REASON_NO_CONFIG;
+	if (reason == CONTINUE)
+		reason = admit(&p, cfg, is_ipv6);
+	if (reason == CONTINUE)
+		reason = route_rare(&p, cfg, &x, &r, is_ipv6);
+	return reason == CONTINUE ? deliver(&p, cfg, &r, is_ipv6) : finish((__u32)reason);
+}
+
+/* Not static: the kernel then verifies them by themselves, once. */
+__noinline int handle_rare4(struct xdp_md *ctx, __u32 l3_offset)
+{
+	return handle_rare(ctx, l3_offset, false);
+}
+
+__noinline int handle_rare6(struct xdp_md *ctx, __u32 l3_offset)
+{
+	return handle_rare(ctx, l3_offset, true);
+}
+
+/* --- the usual way -----------------------------------------------------------------------------
+ */
+
+/* IPv4 options are usual enough. */
+static __always_inline bool is_plain(const struct packet *p, bool is_ipv6)
+{
+	if (!is_ipv6 && (p->fragment & bpf_htons(IPV4_FRAGMENT_BITS)))
+		return false;
+	return p->protocol == IPPROTO_TCP || p->protocol == IPPROTO_UDP;
 }
 
 static __always_inline int balance(const struct packet *p, const struct nlb_config *cfg,
-				   const struct nlb_vip *vip)
+				   const struct nlb_vip *vip, bool is_ipv6)
 {
-	__u64 hash = nlb_hash4(cfg->hash_key, p->source, p->destination, p->ports, p->protocol);
-	struct nlb_slot *slot = ring_slot(vip->id, hash);
-	struct second_choice second = { 0 };
-	struct nlb_gateway_stats *stats;
-	struct nlb_gateway *gw;
-	bool is_hit = false, is_miss = false, is_unrecorded = false;
-	__u8 encap = vip->encap;
-	__u32 id;
+	struct route r = { 0 };
+	int reason = choose(p, cfg, vip, &r, is_ipv6, false);
 
-	if (!slot)
-		return finish(NLB_REASON_NO_GATEWAY);
-	id = slot->gateway;
-	if (!p->is_syn && (slot->flags & NLB_SLOT_MOVED)) {
-		__u32 known = remembered_gateway(cfg, hash);
-
-		is_hit = known != 0;
-		is_miss = !is_hit;
-		if (is_hit)
-			id = known;
-	}
-
-	gw = gateway_get(id);
-	if (!gw)
-		return finish(NLB_REASON_NO_GATEWAY);
-	if (!(gw->flags & NLB_GATEWAY_RESOLVED))
-		return finish(NLB_REASON_NO_NEIGHBOUR);
-
-	if (p->is_syn) {
-		is_unrecorded = !flow_put(cfg, hash, (__u16)id, gw->generation);
-	} else if (!is_hit && encap == NLB_ENCAP_GUE) {
-		add_second_choice(&second, slot->earlier[0], id);
-		add_second_choice(&second, slot->earlier[1], id);
-	}
-
-	stats = bpf_map_lookup_elem(&gateway_stats, &id);
-	if (stats) {
-		stats->packets++;
-		stats->bytes += p->len;
-		stats->connections += p->is_syn;
-		stats->flow_hits += is_hit;
-		stats->flow_misses += is_miss;
-		stats->unrecorded += is_unrecorded;
-	}
-
-	if (encap == NLB_ENCAP_L2)
-		return forward_l2(p, gw);
-	return encap_ipv4(p, cfg, gw, encap, hash, &second);
+	return reason == CONTINUE ? deliver(p, cfg, &r, is_ipv6) : finish((__u32)reason);
 }
 
-static __always_inline int handle_ipv4(struct packet *p, struct cursor *c)
+static __always_inline int handle(struct packet *p, struct cursor *c, bool is_ipv6)
 {
-	int reason = parse_ipv4(p, c);
+	int reason = is_ipv6 ? parse_ipv6(p, c) : parse_ipv4(p, c);
 	struct nlb_config *cfg;
 	struct nlb_vip *vip;
-	__u32 zero = 0;
 
 	if (reason != CONTINUE)
-		return finish((__u32)reason);
-
-	cfg = bpf_map_lookup_elem(&config, &zero);
-	if (!cfg || !(cfg->flags & NLB_CONFIG_READY))
+		return finish((__u32)unless_other_host(p, reason, is_ipv6));
+	if (!is_plain(p, is_ipv6))
+		return is_ipv6 ? handle_rare6(p->ctx, p->l3_offset)
+			       : handle_rare4(p->ctx, p->l3_offset);
+	reason = parse_l4(p, c, false);
+	if (reason != CONTINUE)
+		return finish((__u32)unless_other_host(p, reason, is_ipv6));
+	cfg = config_get();
+	if (!cfg)
 		return finish(NLB_REASON_NO_CONFIG);
 
-	vip = vip4_find(p->destination, p->destination_port, p->protocol);
-	if (!vip && (cfg->flags & NLB_CONFIG_ANY_PORT))
-		vip = vip4_find(p->destination, 0, p->protocol);
+	vip = vip_find(cfg, p, is_ipv6);
 	if (!vip)
-		return finish((__u32)unless_other_host(p->destination, NLB_REASON_NO_SERVICE));
-	if (p->source == p->destination)
-		return finish(NLB_REASON_SPOOFED);
-	return balance(p, cfg, vip);
+		return finish((__u32)unless_other_host(p, NLB_REASON_NO_SERVICE, is_ipv6));
+	reason = admit(p, cfg, is_ipv6);
+	if (reason != CONTINUE)
+		return finish((__u32)reason);
+	if (!is_allowed(vip, p, is_ipv6))
+		return finish(NLB_REASON_NOT_ALLOWED);
+	return balance(p, cfg, vip, is_ipv6);
 }
 
 SEC("xdp")
@@ -211,13 +225,15 @@ int nlb(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
 	struct cursor c = { data, (void *)(long)ctx->data_end };
-	struct packet p = { .ctx = ctx };
-	__be16 type = parse_ethernet(&c, &p.l3_offset);
+	struct packet p = { .ctx = ctx, .l3_offset = sizeof(struct ethhdr) };
+	__u32 l3_offset = 0;
+	__be16 type = parse_ethernet(&c, &l3_offset);
+	bool is_tagged = l3_offset != sizeof(struct ethhdr);
 
 	if (type == bpf_htons(ETH_P_IP))
-		return handle_ipv4(&p, &c);
+		return is_tagged ? handle_rare4(ctx, l3_offset) : handle(&p, &c, false);
 	if (type == bpf_htons(ETH_P_IPV6))
-		return finish(NLB_REASON_NO_VIP);
+		return is_tagged ? handle_rare6(ctx, l3_offset) : handle(&p, &c, true);
 	return finish(NLB_REASON_NOT_IP);
 }
 

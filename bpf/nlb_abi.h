@@ -37,7 +37,7 @@
 	X(EXTENSIONS, "extensions", DROP, "more IPv6 extension headers than are followed")        \
 	X(FRAGMENT, "fragment", DROP, "fragment whose first one was not seen")                    \
 	X(NO_SERVICE, "no_service", DROP, "virtual IP, but no such port or protocol there")       \
-	X(SPOOFED, "spoofed", DROP, "source address is the virtual IP itself")                    \
+	X(SPOOFED, "spoofed", DROP, "source address is the virtual IP itself, or no host's")      \
 	X(BLOCKED, "blocked", DROP, "source address is on the block list")                        \
 	X(NOT_ALLOWED, "not_allowed", DROP, "source address is not on the allow list")            \
 	X(SOURCE_RATE, "source_rate", DROP, "too many new connections from one source address")   \
@@ -206,10 +206,10 @@ _Static_assert(sizeof(struct nlb_gateway) == 64, "nlb_gateway is one cache line"
 struct nlb_gateway_stats {
 	__u64 packets;
 	__u64 bytes;       /* of the inner packet, without link header */
-	__u64 connections; /* SYNs sent here */
+	__u64 connections; /* first packets sent here: SYNs, UDP packets of no known flow */
 	__u64 flow_hits;   /* packets whose gateway came from the flow table */
 	__u64 flow_misses; /* looked up there in vain, so the ring decided */
-	__u64 unrecorded;  /* SYNs not written to the flow table for their rate */
+	__u64 unrecorded;  /* first packets not written to the flow table for their rate */
 };
 
 /*
@@ -265,6 +265,19 @@ _Static_assert(sizeof(struct decap_source_key) == 20, "decap_source_key has no h
 struct decap_vip_key {
 	__u8 address[16]; /* as above */
 };
+
+/* The most that an encapsulation adds, with two second choices, for a gateway of family 4 or 6. */
+static inline __attribute__((always_inline)) __u32 nlb_overhead_max(__u8 encap, __u8 family)
+{
+	__u32 address = family == 6 ? 16 : 4, header = family == 6 ? 40 : 20;
+	__u32 gue = 8 + sizeof(struct nlb_gue) + sizeof(struct nlb_gue_private);
+
+	if (encap == NLB_ENCAP_L2)
+		return 0;
+	if (encap == NLB_ENCAP_IPIP)
+		return header;
+	return header + gue + 2 * address;
+}
 
 /* --- the flow hash -------------------------------------------------------------------------- */
 

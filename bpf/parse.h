@@ -15,9 +15,11 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define IPV4_FRAGMENT_BITS 0x3fff /* "more fragments" and the offset */
-#define IPV4_DONT_FRAGMENT 0x4000
-#define MAX_VLAN_TAGS      2
+#define IPV4_FRAGMENT_BITS   0x3fff /* "more fragments" and the offset */
+#define IPV4_FRAGMENT_OFFSET 0x1fff
+#define IPV4_DONT_FRAGMENT   0x4000
+#define MAX_VLAN_TAGS        2
+#define FRAME_OFFSET_MAX     0x3fff
 
 struct cursor {
 	void *pos;
@@ -37,6 +39,22 @@ static __always_inline void *cursor_take(struct cursor *c, __u32 len)
 		return NULL;
 	c->pos = p + len;
 	return p;
+}
+
+/*
+ * The same at a computed offset of the frame. NULL also if that is further than the verifier
+ * follows, which is further than any frame is long.
+ */
+static __always_inline void *frame_at(const struct xdp_md *ctx, __u32 offset, __u32 len)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+
+	/* What is checked has to be the very register that is added. */
+	asm volatile("" : "+r"(offset));
+	if (offset > FRAME_OFFSET_MAX)
+		return NULL;
+	data += offset;
+	return data + len <= end ? data : NULL;
 }
 
 /*

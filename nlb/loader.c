@@ -19,9 +19,11 @@
 #include "nlb.skel.h"
 #include "nlb/lock.h"
 
-#define MTU_MIN    1280 /* what must fit inside a tunnel; less breaks too many clients */
-#define MTU_USUAL  1500
-#define CLIENT_MSS 40 /* IP and TCP headers below an MTU */
+#define MTU_MIN        1280 /* what must fit inside a tunnel; less breaks too many clients */
+#define MTU_USUAL      1500
+#define UDP_TIMEOUT_S  30
+#define ICMP_PER_CPU_S 10000
+#define CLIENT_MSS     40 /* IP and TCP headers below an MTU */
 
 static int quiet(enum libbpf_print_level level, const char *format, va_list args)
 {
@@ -203,6 +205,8 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 	struct nlb_config config = { .flow_bucket_mask = l->maps.flow_buckets_per_cpu - 1,
 				     .new_flows_per_tick = conf->new_flows_per_cpu_s / l->maps.hz,
 				     .hz = l->maps.hz,
+				     .udp_timeout = UDP_TIMEOUT_S * l->maps.hz,
+				     .icmp_per_tick = MAX(ICMP_PER_CPU_S / l->maps.hz, 1U),
 				     .flags = NLB_CONFIG_READY };
 	struct hash_key unused;
 	uint32_t source, zero = 0;
@@ -210,7 +214,6 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 	_Static_assert(sizeof(config.hash_key) == sizeof(uint64_t) * NLB_HASH_KEYS, "same words");
 	uint64_t keys[NLB_HASH_KEYS];
 
-	config.flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS);
 	nlb_conf_hash_keys(conf, &unused, keys);
 	memcpy(config.hash_key, keys, sizeof(keys));
 	if (conf->source.has_ipv4) {

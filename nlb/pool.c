@@ -110,6 +110,7 @@ static void gateway_write(struct gateway *gw, bool is_usable)
 	memcpy(entry->address, &gw->address.in.sin_addr, 4);
 	entry->family = 4;
 	entry->vip = gw->vip->id;
+	entry->encap = (uint8_t)(gw->vip->conf->encap + 1);
 	entry->generation = gw->generation;
 	if (gw->hop.is_resolved) {
 		memcpy(entry->next_hop_mac, gw->hop.mac, 6);
