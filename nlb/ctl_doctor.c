@@ -160,7 +160,13 @@ static void check_roles(struct doctor *d)
 	if (is_gateway)
 		doctor_check_gateway(d);
 	doctor_check_jit(d);
-	if (!is_nlb && !is_gateway)
+	if (is_nlb || is_gateway)
+		return;
+	if (!d->is_admin)
+		doctor_unknown(d, "role",
+			       "cannot tell whether this is a load balancer or a gateway (needs "
+			       "root, or --config FILE on a load balancer)");
+	else
 		doctor_found(
 			d, DOCTOR_BAD, "role",
 			"start nlbd (systemctl start gatehouse-nlb) or name its --config; on a "

@@ -100,6 +100,8 @@ static void check_daemon(struct nlb_host *h)
 {
 	if (h->status)
 		doctor_good(h->d, "nlbd", "answers at %s", h->d->o->socket);
+	else if (access(h->d->o->socket, W_OK) != 0 && errno == EACCES)
+		doctor_unknown(h->d, "nlbd", "%s may not be asked (needs root)", h->d->o->socket);
 	else
 		doctor_found(h->d, DOCTOR_WARNING, "nlbd",
 			     "systemctl start gatehouse-nlb (or name its --socket)",
