@@ -93,8 +93,7 @@ static void on_check(struct check *check, const char *why)
 	snprintf(gw->why, sizeof(gw->why), "%s", why ? why : "");
 	turned = health_report(&gw->health, !why, plan->rise, plan->fall);
 	gw->transitions += turned;
-	changed = health_report(&gw->presence, !why || check->has_answered, plan->rise,
-				plan->fall);
+	changed = health_report(&gw->presence, !why || check->has_answered, plan->rise, plan->fall);
 	if (turned || changed)
 		vip_mark(gw->vip);
 }

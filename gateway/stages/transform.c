@@ -28,14 +28,29 @@ static bool is_ours(const struct request *r, enum http_name id)
 /* The whole list of proxies when the peer is one that we believe, else the client alone. */
 static struct str forwarded_for(struct request *r)
 {
-	const struct http_field *field = http_find(r->headers.fields, r->headers.count,
-						   HTTP_X_FORWARDED_FOR);
-	char *list;
+	const struct headers *h = &r->headers;
+	size_t size = r->peer_ip.len;
+	char *list, *at;
 
-	if (!r->is_from_proxy || !field)
+	for (size_t i = 0; i < h->count; i++) {
+		if (h->fields[i].id == HTTP_X_FORWARDED_FOR)
+			size += h->fields[i].value.len + 2;
+	}
+	if (!r->is_from_proxy || size == r->peer_ip.len)
 		return r->client_ip;
-	list = arena_printf(&r->arena, "%.*s, %.*s", STR_ARG(field->value), STR_ARG(r->peer_ip));
-	return list ? str_from(list) : r->client_ip;
+	list = at = arena_alloc(&r->arena, size);
+	if (!list)
+		return r->client_ip;
+	/* All lines are one list (RFC 9110 5.3): a proxy may add its own line below the client's,
+	 * and the first alone would be the client's word. */
+	for (size_t i = 0; i < h->count; i++) {
+		if (h->fields[i].id != HTTP_X_FORWARDED_FOR)
+			continue;
+		at = mempcpy(at, h->fields[i].value.p, h->fields[i].value.len);
+		at = mempcpy(at, ", ", 2);
+	}
+	memcpy(at, r->peer_ip.p, r->peer_ip.len);
+	return str_of(list, size);
 }
 
 static bool add_identity(struct request *r)

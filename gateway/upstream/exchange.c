@@ -40,6 +40,7 @@ struct exchange {
 	bool has_answer;     /* at least a byte of the response came: too late to try elsewhere */
 	bool response_keeps; /* the connection may be used again afterwards */
 	bool is_paused;      /* the client is slow */
+	bool was_stale;      /* an attempt met a kept connection that the service had closed */
 	bool is_done;
 };
 
@@ -171,7 +172,8 @@ static void give_up(struct exchange *x, unsigned status, enum request_reason rea
 {
 	struct request *r = x->r;
 
-	end_attempt(x, ENDPOINT_FAILED);
+	/* What we lack says nothing about the instance. */
+	end_attempt(x, reason == REASON_INTERNAL ? ENDPOINT_ABANDONED : ENDPOINT_FAILED);
 	detach(x);
 	if (status == 503)
 		request_add_extra(r, STR("Retry-After"), STR("1"));
@@ -190,9 +192,13 @@ static void attempt_failed(struct exchange *x, unsigned status, enum request_rea
 	struct request *r = x->r;
 	bool was_sent = x->head_sent > 0;
 	bool is_safe = !was_sent || http_is_idempotent(r->method_id);
-	/* A kept connection that the service closed meanwhile: not a failure of the service, and
-	 * not held against the budget. */
-	bool is_stale = x->u && x->u->is_reused && !x->has_answer;
+	/*
+	 * A kept connection that the service closed meanwhile: not a failure of the service, and
+	 * not held against the budget. Once a request, which then gets a connection of its own: a
+	 * service that hangs or resets everything would otherwise get free copies of it.
+	 */
+	bool is_stale = x->u && x->u->is_reused && !x->has_answer && !x->was_stale &&
+			reason == REASON_SERVICE_RESET;
 
 	if (x->has_answer || !is_safe || !x->can_replay || (!is_stale && x->retries_left == 0)) {
 		give_up(x, status, reason, detail);
@@ -203,6 +209,7 @@ static void attempt_failed(struct exchange *x, unsigned status, enum request_rea
 		return;
 	}
 	if (is_stale) {
+		x->was_stale = true;
 		upconn_close_idle(x->endpoint); /* its neighbours in the pool are as old */
 	} else {
 		x->retries_left--;
@@ -572,6 +579,19 @@ static void on_timer(struct loop_timer *timer)
 	}
 }
 
+/* Our own shortage: another instance would not help, and none is to blame. */
+static bool is_shortage(int rc)
+{
+	return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOBUFS;
+}
+
+static enum upconn_choice choose_connection(const struct exchange *x)
+{
+	if (x->was_stale)
+		return UPCONN_FRESH;
+	return http_is_idempotent(x->r->method_id) ? UPCONN_ANY : UPCONN_CHECKED;
+}
+
 static void exchange_attempt(struct exchange *x)
 {
 	struct request *r = x->r;
@@ -595,7 +615,11 @@ static void exchange_attempt(struct exchange *x)
 	x->attempt_ns = clock_mono_ns();
 	if (!r->forward_ns)
 		r->forward_ns = x->attempt_ns;
-	rc = upconn_take(&x->u, x->service, x->endpoint, !http_is_idempotent(r->method_id));
+	rc = upconn_take(&x->u, x->service, x->endpoint, choose_connection(x));
+	if (is_shortage(rc)) {
+		give_up(x, 503, REASON_INTERNAL, "no descriptors or memory left for a connection");
+		return;
+	}
 	if (rc < 0) {
 		attempt_failed(x, 502, REASON_CONNECT_FAILED, "no connection to the service");
 		return;

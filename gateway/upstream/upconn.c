@@ -78,12 +78,12 @@ static bool is_quiet(const struct upconn *u)
 	return recv(u->io.fd, &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
 }
 
-static struct upconn *take_idle(struct endpoint *e, bool wants_checked)
+static struct upconn *take_idle(struct endpoint *e, enum upconn_choice choice)
 {
-	while (!list_empty(&e->idle)) {
+	while (choice != UPCONN_FRESH && !list_empty(&e->idle)) {
 		struct upconn *u = container_of(e->idle.next, struct upconn, node);
 
-		if (wants_checked && !is_quiet(u)) {
+		if (choice == UPCONN_CHECKED && !is_quiet(u)) {
 			upconn_close(u);
 			continue;
 		}
@@ -96,10 +96,11 @@ static struct upconn *take_idle(struct endpoint *e, bool wants_checked)
 	return NULL;
 }
 
-int upconn_take(struct upconn **out, struct service *s, struct endpoint *e, bool wants_checked)
+int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
+		enum upconn_choice choice)
 {
 	struct worker *w = s->worker;
-	struct upconn *u = take_idle(e, wants_checked);
+	struct upconn *u = take_idle(e, choice);
 	int rc;
 
 	if (u) {
@@ -135,6 +136,21 @@ int upconn_take(struct upconn **out, struct service *s, struct endpoint *e, bool
 	return 0;
 }
 
+/*
+ * A body of known length is read to its last byte and no further, so what lies behind it is still
+ * in the socket: a service's second answer would become the next client's, its FIN that client's
+ * error.
+ */
+static bool is_at_clean_end(struct upconn *u)
+{
+	if (u->has_eof || buf_len(&u->in))
+		return false;
+	if (u->can_read && !is_quiet(u))
+		return false;
+	u->can_read = false;
+	return true;
+}
+
 void upconn_give(struct upconn *u)
 {
 	struct endpoint *e = u->endpoint;
@@ -142,8 +158,8 @@ void upconn_give(struct upconn *u)
 	u->on_event = NULL;
 	u->arg = NULL;
 	/* An instance that left the list, or a worker that ends: nobody would come for it again. */
-	if (e->is_gone || u->worker->is_draining || u->has_eof || buf_len(&u->in) ||
-	    e->idle_count >= u->service->max_idle) {
+	if (e->is_gone || u->worker->is_draining || e->idle_count >= u->service->max_idle ||
+	    !is_at_clean_end(u)) {
 		upconn_close(u);
 		return;
 	}

@@ -27,14 +27,21 @@ struct upconn {
 	void *arg;
 };
 
+enum upconn_choice {
+	UPCONN_ANY,
+	UPCONN_CHECKED, /* look at the socket once more before reuse: the request cannot be repeated
+			 */
+	UPCONN_FRESH,   /* none of the pool */
+};
+
 /*
  * A connection for one request: from the pool (most recently used first), or a new one, still
- * connecting. `wants_checked`: look at the socket once more before reuse, for requests that cannot
- * be repeated. -errno when none can be made.
+ * connecting. -errno when none can be made.
  */
-int upconn_take(struct upconn **out, struct service *s, struct endpoint *e, bool wants_checked);
-/* Clean end of a response: back to the pool, or closed when the pool is full or the instance gone.
- */
+int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
+		enum upconn_choice choice);
+/* Clean end of a response: back to the pool; closed when the pool is full, the instance gone, or
+ * something came after that response. */
 void upconn_give(struct upconn *u);
 void upconn_close(struct upconn *u);
 void upconn_close_idle(struct endpoint *e);
