@@ -63,7 +63,9 @@ enum nlb_reason { NLB_REASONS(NLB_REASON_ENUM) NLB_REASON_COUNT };
 	X(MALFORMED, "malformed", DROP, "impossible or truncated headers in a tunnel packet")    \
 	X(FRAGMENT, "fragment", DROP, "fragmented tunnel packet")                                \
 	X(UNSUPPORTED, "unsupported", DROP, "GUE version, control message or protocol not ours") \
-	X(NO_NEXT_HOP, "no_next_hop", DROP, "second chance without a route or MAC address")
+	X(NO_NEXT_HOP, "no_next_hop", DROP, "second chance without a route or MAC address")      \
+	X(REFLECTED, "reflected", TX, "sent on by way of the host it came from: no MAC address") \
+	X(CONGESTED, "congested", DROP, "marked congested, and the inner packet takes no marks")
 
 #define DECAP_REASON_ENUM(id, name, verdict, help) DECAP_REASON_##id,
 enum decap_reason { DECAP_REASONS(DECAP_REASON_ENUM) DECAP_REASON_COUNT };
@@ -265,6 +267,14 @@ _Static_assert(sizeof(struct decap_source_key) == 20, "decap_source_key has no h
 struct decap_vip_key {
 	__u8 address[16]; /* as above */
 };
+
+/* Map `decap_config`, one entry. All zeroes: sockets are those of the interface's namespace. */
+struct decap_config {
+	__u32 flags;        /* DECAP_CONFIG_* */
+	__u32 socket_netns; /* namespace identifier, as the interface's namespace counts them */
+};
+#define DECAP_CONFIG_NETNS 1U /* look sockets up in socket_netns */
+_Static_assert(sizeof(struct decap_config) == 8, "decap_config has no hidden padding");
 
 /* The most that an encapsulation adds, with two second choices, for a gateway of family 4 or 6. */
 static inline __attribute__((always_inline)) __u32 nlb_overhead_max(__u8 encap, __u8 family)

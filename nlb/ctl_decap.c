@@ -1,22 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "nlb/ctl_decap.h"
-
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/cleanup.h"
 #include "lib/json.h"
+#include "nlb/nlbctl.h"
+
+static bool is_ipv4(const struct net_prefix *p)
+{
+	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+
+	return p->bits >= 96 && memcmp(p->bytes, mapped, sizeof(mapped)) == 0;
+}
 
 static const char *prefix_text(char out[static 64], const struct net_prefix *p)
 {
-	char ip[INET_ADDRSTRLEN];
+	char ip[INET6_ADDRSTRLEN];
 
-	inet_ntop(AF_INET, p->bytes + 12, ip, sizeof(ip));
+	if (is_ipv4(p))
+		inet_ntop(AF_INET, p->bytes + 12, ip, sizeof(ip));
+	else
+		inet_ntop(AF_INET6, p->bytes, ip, sizeof(ip));
 	if (p->bits == 128)
 		snprintf(out, 64, "%s", ip);
 	else
-		snprintf(out, 64, "%s/%d", ip, p->bits - 96);
+		snprintf(out, 64, "%s/%d", ip, is_ipv4(p) ? p->bits - 96 : p->bits);
 	return out;
 }
 
@@ -46,14 +56,14 @@ static int parse_prefixes(struct net_prefix *out, const char *const *texts, size
 {
 	for (size_t i = 0; i < count; i++) {
 		if (net_parse_prefix(&out[i], str_from(texts[i])) != 0 ||
-		    out[i].bytes[10] != 0xff || (is_single && out[i].bits != 128))
-			return nlbctl_misuse("%s: \"%s\" is not an IPv4 address%s", option,
-					     texts[i], is_single ? "" : " or prefix");
+		    (is_single && out[i].bits != 128))
+			return nlbctl_misuse("%s: \"%s\" is not an IP address%s", option, texts[i],
+					     is_single ? "" : " or prefix");
 	}
 	return DONE;
 }
 
-int ctl_decap_attach(const struct nlbctl_options *o, char **args)
+static int cmd_attach(const struct nlbctl_options *o, char **args)
 {
 	CLEANUP(cleanup_free) struct decap_settings *settings = calloc(1, sizeof(*settings));
 	enum pins_mode mode = o->mode;
@@ -75,6 +85,11 @@ int ctl_decap_attach(const struct nlbctl_options *o, char **args)
 			"lo has no virtual IP: add each one (ip address add VIP/32 dev lo) or "
 			"name it "
 			"with --vip");
+	if (o->netns) {
+		if (decap_host_netns(&settings->config.socket_netns, o->netns, &err) != 0)
+			return nlbctl_fail(err.text);
+		settings->config.flags |= DECAP_CONFIG_NETNS;
+	}
 	if (decap_attach(o->pin_directory, args[0], settings, &mode, &err) != 0)
 		return nlbctl_fail(err.text);
 	if (o->wants_json) {
@@ -87,7 +102,7 @@ int ctl_decap_attach(const struct nlbctl_options *o, char **args)
 	return DONE;
 }
 
-int ctl_decap_detach(const struct nlbctl_options *o, char **args)
+static int cmd_detach(const struct nlbctl_options *o, char **args)
 {
 	struct err err;
 
@@ -107,6 +122,12 @@ static void print_decap_json(const struct decap_status *s)
 	json_open(&w, NULL, '{');
 	write_prefixes(&w, "vips", s->settings.vips, s->settings.vip_count);
 	write_prefixes(&w, "sources", s->settings.sources, s->settings.source_count);
+	if (s->settings.config.flags & DECAP_CONFIG_NETNS)
+		json_add_u64(&w, "socket_netns_id", s->settings.config.socket_netns);
+	json_open(&w, "routes", '{');
+	json_add_bool(&w, "ipv4", s->host.routes_ipv4);
+	json_add_bool(&w, "ipv6", s->host.routes_ipv6);
+	json_close(&w, '}');
 	json_open(&w, "packets", '{');
 	for (int r = 0; r < DECAP_REASON_COUNT; r++)
 		json_add_u64(&w, decap_reason_names[r], s->reasons[r]);
@@ -116,7 +137,15 @@ static void print_decap_json(const struct decap_status *s)
 	buf_fini(&out);
 }
 
-int ctl_decap_status(const struct nlbctl_options *o, char **args)
+static void print_route_problem(const char *family, bool has_routes)
+{
+	if (!has_routes)
+		printf("warning   no second chance over %s: net.%s.conf.lo.forwarding is 0 "
+		       "(sysctl -w net.%s.conf.lo.forwarding=1)\n",
+		       family, family, family);
+}
+
+static int cmd_status(const struct nlbctl_options *o, char **args)
 {
 	CLEANUP(cleanup_free) struct decap_status *s = malloc(sizeof(*s));
 	struct err err;
@@ -131,8 +160,13 @@ int ctl_decap_status(const struct nlbctl_options *o, char **args)
 	}
 	print_prefixes("VIPs", s->settings.vips, s->settings.vip_count);
 	print_prefixes("sources", s->settings.sources, s->settings.source_count);
+	if (s->settings.config.flags & DECAP_CONFIG_NETNS)
+		printf("sockets   those of the network namespace with id %u (ip netns list-id)\n",
+		       s->settings.config.socket_netns);
+	print_route_problem("ipv4", s->host.routes_ipv4);
+	print_route_problem("ipv6", s->host.routes_ipv6);
 	for (int r = 0; r < DECAP_REASON_COUNT; r++)
-		printf("%-12s %llu\n", decap_reason_names[r], (unsigned long long)s->reasons[r]);
+		printf("%-13s %llu\n", decap_reason_names[r], (unsigned long long)s->reasons[r]);
 	return DONE;
 }
 
@@ -142,22 +176,30 @@ const struct command command_decap_attach = {
 	.arguments = "INTERFACE",
 	.min = 1,
 	.max = 1,
-	.takes = TAKES_SOURCE | TAKES_VIP | TAKES_MODE,
-	.run = ctl_decap_attach,
+	.takes = TAKES_SOURCE | TAKES_VIP | TAKES_MODE | TAKES_NETNS,
+	.run = cmd_attach,
 	.summary = "take the tunnel off packets that arrive there",
 	.help = "Options:\n"
 		"  --source ADDRESS[/LEN]  accept tunnelled packets of these only: each NLB's\n"
-		"                          source_address, and the other gateways of the pool\n"
+		"                          source_address, and all gateways of the pool, which "
+		"send\n"
+		"                          on packets of connections that are not theirs\n"
 		"  --vip ADDRESS           for these VIPs; not given: the addresses on lo\n"
 		"  --mode MODE             XDP mode: auto (default), native or generic\n"
+		"  --netns NAME            the network namespace (ip netns; or a path) that has "
+		"the\n"
+		"                          gateway's sockets, if not the interface's own\n"
 		"\n"
 		"Stays after this command and until a reboot. Used again, it replaces the "
 		"settings\n"
-		"without a gap.\n"
+		"without a gap. It keeps the MAC addresses of --source addresses without a length\n"
+		"known, and sets net.ipv4.conf.lo.forwarding and its like of IPv6, by which the\n"
+		"program may ask for routes.\n"
 		"\n"
-		"A gateway with the VIP 203.0.113.10 behind the NLB 10.0.0.2:\n"
+		"A gateway with the VIP 203.0.113.10 behind the NLB 10.0.0.2, in a pool of two:\n"
 		"  ip address add 203.0.113.10/32 dev lo\n"
-		"  nlbctl decap attach eth0 --source 10.0.0.2\n",
+		"  nlbctl decap attach eth0 --source 10.0.0.2 --source 10.0.0.11 --source "
+		"10.0.0.12\n",
 };
 
 const struct command command_decap_detach = {
@@ -166,7 +208,7 @@ const struct command command_decap_detach = {
 	.arguments = "INTERFACE",
 	.min = 1,
 	.max = 1,
-	.run = ctl_decap_detach,
+	.run = cmd_detach,
 	.summary = "take it away",
 	.help = "Tunnelled packets are no longer understood from here on.\n",
 };
@@ -177,7 +219,10 @@ const struct command command_decap_status = {
 	.arguments = "INTERFACE",
 	.min = 1,
 	.max = 1,
-	.run = ctl_decap_status,
+	.run = cmd_status,
 	.summary = "settings, and packets by what became of them",
-	.help = "`stranger` counts packets from sources that were not named by --source.\n",
+	.help = "`stranger` counts packets from sources that were not named by --source;\n"
+		"`second_chance` those sent on to another gateway, since no socket here knows "
+		"their\n"
+		"connection; `last_chance` those that nobody else was left for.\n",
 };

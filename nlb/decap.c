@@ -91,13 +91,51 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 	return 0;
 }
 
+static void read_sources(int fd, struct decap_settings *s)
+{
+	struct decap_source_key key, *previous = NULL;
+
+	while (s->source_count < DECAP_LIST_MAX && bpf_map_get_next_key(fd, previous, &key) == 0) {
+		struct net_prefix *p = &s->sources[s->source_count++];
+
+		p->bits = (uint8_t)key.prefix_len;
+		memcpy(p->bytes, key.address, sizeof(p->bytes));
+		previous = &key;
+	}
+}
+
 static int set_lists(struct decap_bpf *skel, const struct decap_settings *settings, struct err *err)
 {
 	int rc = set_sources(bpf_map__fd(skel->maps.decap_sources), settings);
+	__u32 zero = 0;
 
 	if (!rc)
 		rc = set_vips(bpf_map__fd(skel->maps.decap_vips), settings);
+	if (!rc && bpf_map_update_elem(bpf_map__fd(skel->maps.decap_config), &zero,
+				       &settings->config, BPF_ANY) != 0)
+		rc = -errno;
 	return rc ? err_set(err, rc, "writing to the BPF maps: %s", strerror(-rc)) : 0;
+}
+
+/* The sources of an earlier attachment, whose neighbours are kept resolved; NULL: none. */
+static struct decap_settings *former_settings(const char *folder)
+{
+	CLEANUP(cleanup_close) int fd = pins_get(folder, "decap_sources");
+	struct decap_settings *s = fd < 0 ? NULL : calloc(1, sizeof(*s));
+
+	if (s)
+		read_sources(fd, s);
+	return s;
+}
+
+static void release_former(const struct decap_settings *former, const struct decap_settings *now)
+{
+	for (size_t i = 0; former && i < former->source_count; i++) {
+		const struct net_prefix *p = &former->sources[i];
+
+		if (!now || !wants(now->sources, now->source_count, p->bytes, p->bits))
+			decap_host_release(p);
+	}
 }
 
 int decap_attach(const char *pin_directory, const char *interface,
@@ -110,6 +148,7 @@ int decap_attach(const char *pin_directory, const char *interface,
 
 	libbpf_set_print(quiet);
 	pin_folder(folder, pin_directory, interface);
+	CLEANUP(cleanup_free) struct decap_settings *former = former_settings(folder);
 	rc = pins_open(&pins, folder, interface, err);
 	if (rc)
 		return rc;
@@ -124,31 +163,29 @@ int decap_attach(const char *pin_directory, const char *interface,
 		rc = set_lists(skel, settings, err);
 	if (!rc)
 		rc = pins_attach(&pins, bpf_program__fd(skel->progs.decap), mode, err);
-	if (rc)
-		pins_undo(&pins);
 	decap_bpf__destroy(skel);
-	return rc;
+	if (rc) {
+		pins_undo(&pins);
+		return rc;
+	}
+	decap_host_allow_routing();
+	release_former(former, settings);
+	for (size_t i = 0; i < settings->source_count; i++)
+		decap_host_keep(&settings->sources[i]);
+	return 0;
 }
 
 int decap_detach(const char *pin_directory, const char *interface, struct err *err)
 {
 	char folder[PATH_MAX];
+	int rc;
 
 	pin_folder(folder, pin_directory, interface);
-	return pins_remove(folder, err);
-}
-
-static void read_sources(int fd, struct decap_settings *s)
-{
-	struct decap_source_key key, *previous = NULL;
-
-	while (s->source_count < DECAP_LIST_MAX && bpf_map_get_next_key(fd, previous, &key) == 0) {
-		struct net_prefix *p = &s->sources[s->source_count++];
-
-		p->bits = (uint8_t)key.prefix_len;
-		memcpy(p->bytes, key.address, sizeof(p->bytes));
-		previous = &key;
-	}
+	CLEANUP(cleanup_free) struct decap_settings *former = former_settings(folder);
+	rc = pins_remove(folder, err);
+	if (!rc)
+		release_former(former, NULL);
+	return rc;
 }
 
 static void read_vips(int fd, struct decap_settings *s)
@@ -187,6 +224,8 @@ int decap_status(const char *pin_directory, const char *interface, struct decap_
 	CLEANUP(cleanup_close) int sources = pins_get(folder, "decap_sources");
 	CLEANUP(cleanup_close) int vips = pins_get(folder, "decap_vips");
 	CLEANUP(cleanup_close) int reasons = pins_get(folder, "decap_reasons");
+	CLEANUP(cleanup_close) int config = pins_get(folder, "decap_config");
+	__u32 zero = 0;
 
 	memset(out, 0, sizeof(*out));
 	if (link == -EPERM || link == -EACCES)
@@ -198,8 +237,29 @@ int decap_status(const char *pin_directory, const char *interface, struct decap_
 			interface, interface);
 	read_sources(sources, &out->settings);
 	read_vips(vips, &out->settings);
+	if (config >= 0 && bpf_map_lookup_elem(config, &zero, &out->settings.config) != 0)
+		return err_set(err, -errno, "reading the BPF maps: %s", strerror(errno));
+	decap_host_read(&out->host);
 	read_reasons(reasons, out->reasons);
 	return 0;
+}
+
+/* In the form of the maps; false for addresses that only this host knows. */
+static bool take_address(struct net_prefix *out, const struct sockaddr *sa)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
+	const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+
+	*out = (struct net_prefix) { .bits = 128 };
+	if (sa->sa_family == AF_INET) {
+		out->bytes[10] = out->bytes[11] = 0xff;
+		memcpy(out->bytes + 12, &in->sin_addr, 4);
+		return ntohl(in->sin_addr.s_addr) >> 24 != 127;
+	}
+	if (sa->sa_family != AF_INET6)
+		return false;
+	memcpy(out->bytes, &in6->sin6_addr, 16);
+	return !IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) && !IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr);
 }
 
 int decap_find_vips(struct decap_settings *settings)
@@ -209,15 +269,9 @@ int decap_find_vips(struct decap_settings *settings)
 	if (getifaddrs(&all) != 0)
 		return -errno;
 	for (it = all; it && settings->vip_count < DECAP_LIST_MAX; it = it->ifa_next) {
-		const struct sockaddr_in *in = (const struct sockaddr_in *)(void *)it->ifa_addr;
-		struct net_prefix *p = &settings->vips[settings->vip_count];
-
-		if (!in || in->sin_family != AF_INET || !(it->ifa_flags & IFF_LOOPBACK) ||
-		    ntohl(in->sin_addr.s_addr) >> 24 == 127)
-			continue;
-		*p = (struct net_prefix) { .bytes = { [10] = 0xff, [11] = 0xff }, .bits = 128 };
-		memcpy(p->bytes + 12, &in->sin_addr, 4);
-		settings->vip_count++;
+		if (it->ifa_addr && (it->ifa_flags & IFF_LOOPBACK) &&
+		    take_address(&settings->vips[settings->vip_count], it->ifa_addr))
+			settings->vip_count++;
 	}
 	freeifaddrs(all);
 	return 0;

@@ -7,6 +7,7 @@
 #include "bpf/nlb_abi.h"
 #include "lib/err.h"
 #include "lib/net.h"
+#include "nlb/decap_host.h"
 #include "nlb/pins.h"
 
 #define DECAP_LIST_MAX 1024
@@ -16,6 +17,7 @@ struct decap_settings {
 	size_t source_count;
 	struct net_prefix vips[DECAP_LIST_MAX]; /* single addresses of this host */
 	size_t vip_count;
+	struct decap_config config;
 };
 
 /*
@@ -28,6 +30,7 @@ int decap_detach(const char *pin_directory, const char *interface, struct err *e
 
 struct decap_status {
 	struct decap_settings settings;
+	struct decap_host host;
 	uint64_t reasons[DECAP_REASON_COUNT];
 };
 /* -ENOENT when it is not attached there. */
@@ -36,5 +39,6 @@ int decap_status(const char *pin_directory, const char *interface, struct decap_
 
 extern const char *const decap_reason_names[DECAP_REASON_COUNT];
 
-/* Adds the addresses that `lo` has beside 127.0.0.0/8: where virtual IPs sit on a gateway. */
+/* Adds the addresses of `lo` that others can reach (not 127.0.0.0/8, ::1 or link-local ones): where
+ * virtual IPs sit on a gateway. */
 int decap_find_vips(struct decap_settings *settings);

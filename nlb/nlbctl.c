@@ -108,6 +108,7 @@ enum {
 	OPT_INTERVAL,
 	OPT_COUNT,
 	OPT_FOR,
+	OPT_NETNS,
 	OPT_JSON,
 	OPT_VERSION,
 	OPT_HELP
@@ -124,6 +125,7 @@ static const struct option long_options[] = {
 	{ "interval", required_argument, NULL, OPT_INTERVAL },
 	{ "count", required_argument, NULL, OPT_COUNT },
 	{ "for", required_argument, NULL, OPT_FOR },
+	{ "netns", required_argument, NULL, OPT_NETNS },
 	{ "json", no_argument, NULL, OPT_JSON },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ "help", no_argument, NULL, OPT_HELP },
@@ -138,6 +140,7 @@ static const struct {
 	{ TAKES_MODE, "mode" },     { TAKES_INTERFACE, "interface" },
 	{ TAKES_CONFIG, "config" }, { TAKES_INTERVAL, "interval" },
 	{ TAKES_COUNT, "count" },   { TAKES_FOR, "for" },
+	{ TAKES_NETNS, "netns" },
 };
 
 static int add_text(const char **list, size_t *count, const char *text)
@@ -213,6 +216,10 @@ static int set_option(struct nlbctl_options *o, int c)
 	case OPT_COUNT:
 		o->given |= TAKES_COUNT;
 		return set_count(&o->count, optarg);
+	case OPT_NETNS:
+		o->given |= TAKES_NETNS;
+		o->netns = optarg;
+		return DONE;
 	default:
 		o->given |= TAKES_FOR;
 		return set_time(&o->for_s, "for", optarg, 1);

@@ -31,6 +31,7 @@ enum nlbctl_takes {
 	TAKES_INTERVAL = 1 << 5,
 	TAKES_COUNT = 1 << 6,
 	TAKES_FOR = 1 << 7,
+	TAKES_NETNS = 1 << 8,
 };
 
 struct nlbctl_options {
@@ -40,6 +41,7 @@ struct nlbctl_options {
 	bool wants_json, wants_help;
 	const char *interface; /* NULL: not given */
 	const char *config;    /* NULL: not given */
+	const char *netns;     /* NULL: not given */
 	uint64_t interval_ms;
 	uint64_t count; /* 0: without end */
 	uint64_t for_s; /* 0: for good */

@@ -204,5 +204,7 @@ static inline void stay_on_this_cpu(void)
 /* Why the kernel would not load a program: no reason to fail where rights or BPF are missing. */
 static inline bool is_missing_right(int err)
 {
-	return err == -EPERM || err == -EACCES || err == -ENOSYS || err == -EOPNOTSUPP;
+	/* The verifier too says EACCES, which is a fault of the program. */
+	return err == -EPERM || (err == -EACCES && geteuid() != 0) || err == -ENOSYS ||
+	       err == -EOPNOTSUPP;
 }

@@ -193,9 +193,10 @@ class Chain:
 
     def attach_decap(self, name):
         domain, _ = GATEWAYS[name]
+        sources = [NLB] + [address for d, address in GATEWAYS.values() if d == domain]
         self.gateways[name].run(
-            *(self.program("nlbctl"), "decap", "attach", "eth0"),
-            *("--source", NLB, "--vip", VIPS[domain]),
+            *(self.program("nlbctl"), "decap", "attach", "eth0", "--vip", VIPS[domain]),
+            *(word for address in sources for word in ("--source", address)),
         )
 
     def nlb_config(self):

@@ -11,6 +11,8 @@ from procs import wait_until
 HERE = os.path.dirname(os.path.abspath(__file__))
 VIP = "203.0.113.10"
 NLB = "10.0.0.2"
+NLBS = [NLB, "10.0.0.3"]  # the second one is not always there
+POOL = [f"10.0.0.{10 + n}" for n in range(1, 5)]  # addresses that gateways may have
 CLIENTS = [f"198.51.100.{n}" for n in range(10, 14)]
 HEALTH = {"type": "http", "port": 9443, "path": "/readyz", "interval_ms": 100, "timeout_ms": 100}
 
@@ -38,11 +40,22 @@ class Chain:
 
     def add_gateway(self, n):
         name = f"gw{n}"
-        host = self.lab.add_host(name, f"10.0.0.{10 + n}", vips=[VIP])
+        host = self.lab.add_host(name, f"10.0.0.{10 + n}", vips=[VIP], transmits_from_xdp=True)
         self.gateways[name] = host
         self.set_health(name, 200)
-        host.run(self.program("nlbctl"), "decap", "attach", "eth0", "--source", NLB)
+        self.attach_decap(name)
         self.start_echo(name)
+
+    def attach_decap(self, name):
+        """For packets of the NLBs, and of the other gateways, which send on what is not theirs."""
+        words = [word for address in (*NLBS, *POOL) for word in ("--source", address)]
+        self.gateways[name].run(self.program("nlbctl"), "decap", "attach", "eth0", *words)
+
+    def decap_packets(self, name):
+        """What became of packets on a gateway's host."""
+        nlbctl = self.program("nlbctl")
+        text = self.gateways[name].run(nlbctl, "--json", "decap", "status", "eth0")
+        return json.loads(text)["packets"]
 
     def start_echo(self, name):
         argv = [sys.executable, "-B", os.path.join(HERE, "echo.py"), name, "443", "9443"]

@@ -414,7 +414,7 @@ def test_commands_teach_their_use(make_chain):
     assert "is it running? packets are forwarded without it" in refused("status")
     assert "nothing of ours is attached" in refused("detach", "eth0")
     assert "at least one --source" in refused("decap", "attach", "eth0")
-    assert "is not an IPv4 address" in refused("decap", "attach", "eth0", "--source", "nlb")
+    assert "is not an IP address" in refused("decap", "attach", "eth0", "--source", "nlb")
     assert "lo has no virtual IP" in refused("decap", "attach", "eth0", "--source", NLB)
     assert "no decapsulation on eth0" in refused("decap", "status", "eth0")
 
