@@ -76,6 +76,14 @@ int net_parse(struct net_addr *out, struct str text, uint16_t default_port)
 	return net_parse_ip(out, host, (uint16_t)port);
 }
 
+void net_set_port(struct net_addr *a, uint16_t port)
+{
+	if (a->sa.sa_family == AF_INET6)
+		a->in6.sin6_port = htons(port);
+	else if (a->sa.sa_family == AF_INET)
+		a->in.sin_port = htons(port);
+}
+
 uint16_t net_port(const struct net_addr *a)
 {
 	switch (a->sa.sa_family) {
@@ -190,6 +198,11 @@ bool net_prefix_has(const struct net_prefix *p, const struct net_addr *a)
 	       (rest == 0 || ((bytes[whole] ^ p->bytes[whole]) >> (8 - rest)) == 0);
 }
 
+bool net_prefix_is_ipv4(const struct net_prefix *p)
+{
+	return p->bits >= 96 && memcmp(p->bytes, v4_mapped, sizeof(v4_mapped)) == 0;
+}
+
 void net_prefix_trim(struct net_prefix *p)
 {
 	for (unsigned i = 0; i < sizeof(p->bytes); i++) {
@@ -201,7 +214,7 @@ void net_prefix_trim(struct net_prefix *p)
 
 const char *net_format_prefix(char out[static NET_ADDR_LEN], const struct net_prefix *p)
 {
-	bool is_v4 = p->bits >= 96 && memcmp(p->bytes, v4_mapped, sizeof(v4_mapped)) == 0;
+	bool is_v4 = net_prefix_is_ipv4(p);
 	unsigned bits = is_v4 ? p->bits - 96U : p->bits;
 	char ip[INET6_ADDRSTRLEN] = "";
 

@@ -31,6 +31,7 @@ int net_parse_ip(struct net_addr *out, struct str text, uint16_t port);
 /* A unix socket's path, -EINVAL when it is empty or too long (107 bytes). */
 int net_parse_unix(struct net_addr *out, struct str path);
 uint16_t net_port(const struct net_addr *a);
+void net_set_port(struct net_addr *a, uint16_t port); /* IPv4 and IPv6 */
 bool net_addr_eq(const struct net_addr *a, const struct net_addr *b);
 /* IPv4-mapped IPv6 (::ffff:a.b.c.d), as dual-stack sockets report it, becomes IPv4. */
 void net_unmap(struct net_addr *a);
@@ -46,6 +47,7 @@ struct net_prefix {
 	uint8_t bytes[16]; /* IPv4 as ::ffff:a.b.c.d */
 	uint8_t bits;      /* counted in the 128-bit form */
 };
+bool net_prefix_is_ipv4(const struct net_prefix *p);
 int net_parse_prefix(struct net_prefix *out, struct str text);
 bool net_prefix_has(const struct net_prefix *p, const struct net_addr *a);
 /* Sets the bits behind the prefix to zero: what means the same is equal then. */

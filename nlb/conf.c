@@ -10,10 +10,10 @@
 #define FLOWS_PER_CPU_MIN 1024
 #define FLOWS_PER_CPU_MAX (1U << 26)
 #define SETTLE_S_MAX      86400
-#define WHY_NO_IPV6       "IPv6 is not supported by this version"
+#define SOURCE_VARIES_MAX 32 /* bits that follow the flow */
 
 const char *const nlb_encap_names[] = { "ipip", "gue", "l2", NULL };
-const char *const nlb_protocol_names[] = { "tcp", NULL };
+const char *const nlb_protocol_names[] = { "tcp", "udp", NULL };
 static const char *const xdp_modes[] = { "auto", "native", "generic", NULL };
 
 _Static_assert(NLB_ENCAP_IPIP == 1 && NLB_ENCAP_GUE == 2 && NLB_ENCAP_L2 == 3,
@@ -65,77 +65,104 @@ static const char *valid_name(struct str s)
 	return s.len <= 63 ? NULL : "must not be longer than 63 characters";
 }
 
-static void parse_ip(struct conf *c, struct net_addr *out, const json_t *value)
+/* Neither multicast nor loopback nor "any"; no IPv6 address that says nothing without its link. */
+static bool is_host_address(const struct net_addr *a)
 {
-	struct str text;
+	const struct in6_addr *v6 = &a->in6.sin6_addr;
+	uint32_t v4;
 
-	if (!conf_string(c, value, &text))
-		return;
-	if (net_parse_ip(out, text, 0))
-		conf_error(c, "\"%.*s\" is not an IP address", STR_ARG(text));
-	else if (out->sa.sa_family != AF_INET)
-		conf_error(c, WHY_NO_IPV6);
-	else if (ntohl(out->in.sin_addr.s_addr) >> 28 == 14 ||
-		 ntohl(out->in.sin_addr.s_addr) >> 24 == 127 || !out->in.sin_addr.s_addr)
-		conf_error(c, "\"%.*s\" is not the address of a host", STR_ARG(text));
+	if (a->sa.sa_family == AF_INET6)
+		return !IN6_IS_ADDR_MULTICAST(v6) && !IN6_IS_ADDR_LOOPBACK(v6) &&
+		       !IN6_IS_ADDR_UNSPECIFIED(v6) && !IN6_IS_ADDR_LINKLOCAL(v6) &&
+		       !IN6_IS_ADDR_V4MAPPED(v6);
+	v4 = ntohl(a->in.sin_addr.s_addr);
+	return v4 && v4 >> 28 < 14 && v4 >> 24 != 127;
 }
 
 static void parse_ip_field(struct conf *c, void *field, const json_t *value)
 {
-	parse_ip(c, field, value);
+	struct net_addr *out = field;
+	struct str text;
+
+	if (!conf_string(c, value, &text))
+		return;
+	if (net_parse_ip(out, text, 0)) {
+		conf_error(c, "\"%.*s\" is not an IP address", STR_ARG(text));
+	} else if (!is_host_address(out)) {
+		conf_error(c, "\"%.*s\" is not the address of a host", STR_ARG(text));
+		*out = (struct net_addr) { 0 };
+	}
 }
 
 static void parse_source_ipv4(struct conf *c, void *field, const json_t *value)
 {
 	struct nlb_conf *conf =
-		(struct nlb_conf *)(void *)((char *)field - offsetof(struct nlb_conf, source.ipv4));
+		(struct nlb_conf *)(void *)((char *)field - offsetof(struct nlb_conf, source[0]));
 	struct net_prefix prefix;
 	struct str text;
 
 	if (!conf_string(c, value, &text))
 		return;
-	if (net_parse_prefix(&prefix, text) || prefix.bytes[10] != 0xff || prefix.bits < 96 + 8)
+	if (net_parse_prefix(&prefix, text) || !net_prefix_is_ipv4(&prefix) || prefix.bits < 96 + 8)
 		conf_error(c,
 			   "\"%.*s\" is neither an IPv4 address nor a prefix of addresses such as "
 			   "\"10.9.0.0/24\"",
 			   STR_ARG(text));
-	conf->source.ipv4 = prefix;
-	conf->source.has_ipv4 = true;
+	conf->source[0] = prefix;
+	conf->has_source[0] = true;
 }
 
-static void parse_unsupported_ipv6(struct conf *c, void *field, const json_t *value)
+static void parse_source_ipv6(struct conf *c, void *field, const json_t *value)
 {
-	(void)field;
-	(void)value;
-	conf_error(c, WHY_NO_IPV6 "; use null");
+	struct nlb_conf *conf =
+		(struct nlb_conf *)(void *)((char *)field - offsetof(struct nlb_conf, source[1]));
+	struct net_prefix prefix;
+	struct str text;
+
+	if (!conf_string(c, value, &text))
+		return;
+	if (net_parse_prefix(&prefix, text) || net_prefix_is_ipv4(&prefix) ||
+	    prefix.bits < 128 - SOURCE_VARIES_MAX)
+		conf_error(c,
+			   "\"%.*s\" is neither an IPv6 address nor a prefix of addresses such as "
+			   "\"fd00:9::/112\" (at least /%d)",
+			   STR_ARG(text), 128 - SOURCE_VARIES_MAX);
+	conf->source[1] = prefix;
+	conf->has_source[1] = true;
 }
 
 /* --- rules between members ------------------------------------------------------------------- */
 
-static void check_gateways(struct conf *c, struct nlb_conf_vip *vip)
+/* By its address; what else is wrong with one that has none was said already. */
+static void check_gateway(struct conf *c, struct nlb_conf_vip *vip, size_t i)
 {
-	for (size_t i = 0; i < vip->gateways_count; i++) {
-		struct nlb_conf_gateway *gw = &vip->gateways[i];
+	struct nlb_conf_gateway *gw = &vip->gateways[i], *first = &vip->gateways[0];
 
-		if (!gw->name.p) {
-			char text[NET_ADDR_LEN];
+	if (!gw->name.p) {
+		char text[NET_ADDR_LEN];
 
-			gw->name = arena_str(conf_arena(c),
-					     str_from(net_format_ip(text, &gw->address)));
-		}
-		for (size_t j = 0; j < i; j++) {
-			conf_enter_index(c, "gateways", i);
-			if (str_eq(vip->gateways[j].name, gw->name))
-				conf_error_at(c, "name", "\"%.*s\" is gateways[%zu] already",
-					      STR_ARG(gw->name), j);
-			else if (gw->address.len &&
-				 net_addr_eq(&vip->gateways[j].address, &gw->address))
-				conf_error_at(c, "address",
-					      "is that of gateways[%zu] (%.*s) already", j,
-					      STR_ARG(vip->gateways[j].name));
-			conf_leave(c);
-		}
+		gw->name = arena_str(conf_arena(c), str_from(net_format_ip(text, &gw->address)));
 	}
+	conf_enter_index(c, "gateways", i);
+	if (gw->address.len && first->address.len &&
+	    gw->address.sa.sa_family != first->address.sa.sa_family)
+		conf_error_at(
+			c, "address",
+			"is %s, while that of gateways[0] (%.*s) is %s: the gateways of a VIP "
+			"are of one address family; give the others a VIP of their own",
+			nlb_conf_family_name(&gw->address), STR_ARG(first->name),
+			nlb_conf_family_name(&first->address));
+	for (size_t j = 0; j < i; j++) {
+		const struct nlb_conf_gateway *other = &vip->gateways[j];
+
+		if (str_eq(other->name, gw->name))
+			conf_error_at(c, "name", "\"%.*s\" is gateways[%zu] already",
+				      STR_ARG(gw->name), j);
+		else if (gw->address.len && net_addr_eq(&other->address, &gw->address))
+			conf_error_at(c, "address", "is that of gateways[%zu] (%.*s) already", j,
+				      STR_ARG(other->name));
+	}
+	conf_leave(c);
 }
 
 static void check_vip(struct conf *c, void *object)
@@ -147,11 +174,11 @@ static void check_vip(struct conf *c, void *object)
 				      ? "has both \"discover\" and \"gateways\"; use one of them"
 				      : "needs \"gateways\" (a list) or \"discover\" (an app of "
 					"the registry)");
-	if (vip->address.len)
-		vip->address.in.sin_port = htons(vip->port);
+	net_set_port(&vip->address, vip->port);
 	nlb_conf_health_fit(c, vip->health, vip->port,
 			    str_eqz(STR("tcp"), nlb_protocol_names[vip->protocol]));
-	check_gateways(c, vip);
+	for (size_t i = 0; i < vip->gateways_count; i++)
+		check_gateway(c, vip, i);
 }
 
 static void check_root(struct conf *c, void *object)
@@ -180,13 +207,16 @@ static void check_root(struct conf *c, void *object)
 
 /* --- rows ------------------------------------------------------------------------------------ */
 
-#define IP_SCHEMA "{\"type\":\"string\",\"format\":\"ipv4\"}"
+#define IP_SCHEMA                                                \
+	"{\"anyOf\":[{\"type\":\"string\",\"format\":\"ipv4\"}," \
+	"{\"type\":\"string\",\"format\":\"ipv6\"}]}"
 
 static const struct conf_row gateway_rows[] = {
 	{ CONF_STRING("name", struct nlb_conf_gateway, name), .valid = valid_name,
 	  .help = "for people; the address if not given" },
 	{ CONF_CUSTOM("address", struct nlb_conf_gateway, address, parse_ip_field),
-	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA, .help = "where tunnelled packets go" },
+	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA,
+	  .help = "where tunnelled packets go; of one family in a list" },
 	{ CONF_INT("weight", struct nlb_conf_gateway, weight), .max = MAGLEV_WEIGHT_MAX, .def = "1",
 	  .help = "share of new connections; 0: none" },
 	{ 0 },
@@ -200,16 +230,16 @@ static const struct conf_row vip_rows[] = {
 	{ CONF_CUSTOM("address", struct nlb_conf_vip, address, parse_ip_field),
 	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA,
 	  .help = "the virtual IP that clients connect to" },
-	{ CONF_INT("port", struct nlb_conf_vip, port), .flags = CONF_REQUIRED, .min = 1,
-	  .max = 65535, .help = "the port that clients connect to" },
+	{ CONF_INT("port", struct nlb_conf_vip, port), .flags = CONF_REQUIRED, .max = 65535,
+	  .help = "the port that clients connect to; 0: every port that no other VIP names" },
 	{ CONF_ENUM("protocol", struct nlb_conf_vip, protocol, nlb_protocol_names),
 	  .def = "\"tcp\"", .help = "transport protocol" },
 	{ CONF_ENUM("encapsulation", struct nlb_conf_vip, encap, nlb_encap_names), .def = "\"gue\"",
 	  .help = "gue or ipip: tunnel to the gateway; l2: gateways on the same segment" },
 	{ CONF_STRING("discover", struct nlb_conf_vip, discover), .valid = valid_app,
 	  .help = "app of the registry whose instances are the gateways" },
-	{ CONF_ARRAY("gateways", struct nlb_conf_vip, gateways, &gateway_object), .max = 1024,
-	  .help = "a fixed list of gateways" },
+	{ CONF_ARRAY("gateways", struct nlb_conf_vip, gateways, &gateway_object),
+	  .max = NLB_MAX_GATEWAYS - 1, .help = "a fixed list of gateways" },
 	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &nlb_conf_health_object),
 	  .flags = CONF_NULL, .help = "how gateways are checked; without it all count as healthy" },
 	{ CONF_UNSUPPORTED("allow") },
@@ -220,13 +250,13 @@ static const struct conf_object vip_object = CONF_OBJECT_OF(struct nlb_conf_vip,
 							    .check = check_vip);
 
 static const struct conf_row source_rows[] = {
-	{ CONF_CUSTOM("ipv4", struct nlb_conf, source.ipv4, parse_source_ipv4), .flags = CONF_NULL,
+	{ CONF_CUSTOM("ipv4", struct nlb_conf, source[0], parse_source_ipv4), .flags = CONF_NULL,
 	  .schema = "{\"type\":[\"string\",\"null\"]}",
 	  .help = "an address, or a prefix whose host bits follow the flow; the interface's own if "
 		  "not given" },
-	{ CONF_CUSTOM("ipv6", struct nlb_conf, source.ipv6, parse_unsupported_ipv6),
-	  .flags = CONF_NULL, .schema = "{\"type\":\"null\"}",
-	  .help = "not supported by this version" },
+	{ CONF_CUSTOM("ipv6", struct nlb_conf, source[1], parse_source_ipv6), .flags = CONF_NULL,
+	  .schema = "{\"type\":[\"string\",\"null\"]}",
+	  .help = "the same for gateways with IPv6 addresses" },
 	{ 0 },
 };
 /* These groups have no struct of their own: their rows' offsets count from the root. */
@@ -273,6 +303,11 @@ static const struct conf_row root_rows[] = {
 	  .help = "new connections per CPU and second beyond which none is recorded (SYN flood)" },
 	{ CONF_INT("settle_s", struct nlb_conf, settle_s), .min = 60, .max = SETTLE_S_MAX,
 	  .def = "3600", .help = "how long the flow table is asked after a change of gateways" },
+	{ CONF_INT("udp_timeout_s", struct nlb_conf, udp_timeout_s), .min = 1, .max = SETTLE_S_MAX,
+	  .def = "60", .help = "silence after which a UDP flow is forgotten" },
+	{ CONF_INT("icmp_per_cpu_s", struct nlb_conf, icmp_per_cpu_s), .max = 10000000,
+	  .def = "10000",
+	  .help = "echo replies and \"too big\" messages of its own per CPU and second; 0: none" },
 	{ CONF_STRING("hash_seed", struct nlb_conf, hash_seed), .flags = CONF_FIXED,
 	  .help = "a secret, the same on every NLB of a group; without one clients can choose "
 		  "their gateway" },
@@ -288,15 +323,35 @@ const struct conf_object nlb_conf_object = CONF_OBJECT_OF(struct nlb_conf, root_
 
 /* --- derived --------------------------------------------------------------------------------- */
 
-uint32_t nlb_conf_vip_overhead(const struct nlb_conf_vip *vip)
+const char *nlb_conf_family_name(const struct net_addr *a)
 {
-	static const uint32_t overhead[] = {
-		[NLB_ENCAP_IPIP - 1] = 20,
-		[NLB_ENCAP_GUE - 1] = 20 + 8 + 4 + 4 + 8, /* with two second choices */
-		[NLB_ENCAP_L2 - 1] = 0,
-	};
+	return a->sa.sa_family == AF_INET6 ? "IPv6" : "IPv4";
+}
 
-	return overhead[vip->encap];
+uint8_t nlb_conf_vip_family(const struct nlb_conf_vip *vip)
+{
+	if (!vip->gateways_count)
+		return 0;
+	return vip->gateways[0].address.sa.sa_family == AF_INET6 ? 6 : 4;
+}
+
+uint32_t nlb_conf_vip_overhead(const struct nlb_conf_vip *vip, uint8_t family)
+{
+	uint32_t ip = family == 6 ? 40 : 20, address = family == 6 ? 16 : 4;
+
+	switch (vip->encap + 1) {
+	case NLB_ENCAP_IPIP:
+		return ip;
+	case NLB_ENCAP_GUE:
+		return ip + 8 + 4 + 4 + 2 * address; /* with two second choices */
+	default:
+		return 0;
+	}
+}
+
+uint32_t nlb_conf_vip_mtu_min(const struct nlb_conf_vip *vip)
+{
+	return vip->address.sa.sa_family == AF_INET6 ? 1280 : 576;
 }
 
 /* One 64-bit key of the many that a seed gives: the head of SHA-256(number, seed). */

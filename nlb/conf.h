@@ -20,9 +20,9 @@ struct nlb_conf_gateway {
 struct nlb_conf_vip {
 	struct str name;
 	struct net_addr address; /* with the port */
-	uint16_t port;
-	int protocol; /* index of nlb_protocol_names */
-	int encap;    /* index of nlb_encap_names; enum nlb_encap is one more */
+	uint16_t port;           /* 0: every port of the protocol */
+	int protocol;            /* index of nlb_protocol_names */
+	int encap;               /* index of nlb_encap_names; enum nlb_encap is one more */
 	struct str discover;
 	struct nlb_conf_gateway *gateways;
 	size_t gateways_count;
@@ -32,11 +32,10 @@ struct nlb_conf_vip {
 struct nlb_conf {
 	struct str interface;
 	int xdp_mode; /* enum nlb_xdp_mode */
-	struct {
-		struct net_prefix ipv4; /* several addresses: the source follows the flow */
-		struct str ipv6;
-		bool has_ipv4;
-	} source;
+	/* By family as in the ABI: [0] IPv4, [1] IPv6. Several addresses: the source follows the
+	 * flow. */
+	struct net_prefix source[2];
+	bool has_source[2];
 	struct str *registry_urls;
 	size_t registry_urls_count;
 	struct net_addr admin_bind;
@@ -44,6 +43,8 @@ struct nlb_conf {
 	uint32_t flows_per_cpu;
 	uint32_t new_flows_per_cpu_s;
 	uint32_t settle_s;
+	uint32_t udp_timeout_s;
+	uint32_t icmp_per_cpu_s;
 	struct str hash_seed;
 	struct str pin_directory;
 	struct nlb_conf_vip *vips;
@@ -54,8 +55,13 @@ extern const struct conf_object nlb_conf_object;
 extern const char *const nlb_encap_names[];
 extern const char *const nlb_protocol_names[];
 
-/* The longest outer headers of this VIP's packets. */
-uint32_t nlb_conf_vip_overhead(const struct nlb_conf_vip *vip);
+const char *nlb_conf_family_name(const struct net_addr *a); /* "IPv4" or "IPv6" */
+/* 4 or 6: of the gateways in its list; 0: they come from the registry, which says it. */
+uint8_t nlb_conf_vip_family(const struct nlb_conf_vip *vip);
+/* The longest outer headers of this VIP's packets to gateways of that family. */
+uint32_t nlb_conf_vip_overhead(const struct nlb_conf_vip *vip, uint8_t family);
+/* What has to fit inside a tunnel by all means: the least MTU that its clients may count on. */
+uint32_t nlb_conf_vip_mtu_min(const struct nlb_conf_vip *vip);
 
 /* `rings`: keys the Maglev tables; `flows`: keys the packet hash. Both the same on every NLB with
  * this seed. */

@@ -43,12 +43,12 @@ static void list_instances(struct vip *vip, const struct reg_list *list)
 
 		if (status != REG_UP && status != REG_OUT_OF_SERVICE)
 			continue;
-		if (reg_instance_addr(instance, &l->address) != 0 ||
-		    l->address.sa.sa_family != AF_INET) {
-			log_warn("vip=%s gateway=%.*s: its address %.*s is not IPv4, left out",
+		if (reg_instance_addr(instance, &l->address) != 0) {
+			log_warn("vip=%s gateway=%.*s: its address %.*s is none, left out",
 				 vip->name, STR_ARG(instance->id), STR_ARG(instance->address));
 			continue;
 		}
+		net_set_port(&l->address, 0); /* that of the VIP counts */
 		l->name = instance->id;
 		l->weight = instance->weight;
 		l->is_draining = status == REG_OUT_OF_SERVICE;

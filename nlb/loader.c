@@ -19,11 +19,7 @@
 #include "nlb.skel.h"
 #include "nlb/lock.h"
 
-#define MTU_MIN        1280 /* what must fit inside a tunnel; less breaks too many clients */
-#define MTU_USUAL      1500
-#define UDP_TIMEOUT_S  30
-#define ICMP_PER_CPU_S 10000
-#define CLIENT_MSS     40 /* IP and TCP headers below an MTU */
+#define MTU_USUAL 1500
 
 static int quiet(enum libbpf_print_level level, const char *format, va_list args)
 {
@@ -44,26 +40,35 @@ static uint32_t interface_mtu(const char *interface)
 	return (uint32_t)request.ifr_mtu;
 }
 
+/* Which VIP needs the most of the link. Gateways of the registry may turn out to be IPv6 later. */
 static int check_mtu(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
-	uint32_t overhead = 0;
-
-	for (size_t i = 0; i < conf->vips_count; i++)
-		overhead = MAX(overhead, nlb_conf_vip_overhead(&conf->vips[i]));
 	l->mtu = interface_mtu(l->pins.interface);
-	if (l->mtu < MTU_MIN + overhead)
-		return err_set(err, -EMSGSIZE,
-			       "interface %s has an MTU of %u, too small for encapsulation: raise "
-			       "it to %u or "
-			       "more (ip link set dev %s mtu %u)",
-			       l->pins.interface, l->mtu, MTU_MIN + overhead, l->pins.interface,
-			       MTU_USUAL + overhead);
-	if (l->mtu < MTU_USUAL + overhead)
-		log_warn("interface=%s: with its MTU of %u packets over %u bytes do not fit the "
-			 "tunnel and are "
-			 "dropped; raise the MTU to %u, or let gateways advertise an MSS of %u",
-			 l->pins.interface, l->mtu, l->mtu - overhead, MTU_USUAL + overhead,
-			 l->mtu - overhead - CLIENT_MSS);
+	for (size_t i = 0; i < conf->vips_count; i++) {
+		const struct nlb_conf_vip *vip = &conf->vips[i];
+		uint8_t family = nlb_conf_vip_family(vip);
+		uint32_t overhead = nlb_conf_vip_overhead(vip, family ? family : 4);
+		uint32_t least = nlb_conf_vip_mtu_min(vip) + overhead;
+		uint32_t headers = vip->address.sa.sa_family == AF_INET6 ? 60 : 40;
+
+		if (l->mtu < least)
+			return err_set(
+				err, -EMSGSIZE,
+				"interface %s has an MTU of %u, too small for the "
+				"encapsulation of vip=%.*s (%u bytes): raise it to %u, at the "
+				"very least to %u (ip link set dev %s mtu %u)",
+				l->pins.interface, l->mtu, STR_ARG(vip->name), overhead,
+				MTU_USUAL + overhead, least, l->pins.interface,
+				MTU_USUAL + overhead);
+		if (l->mtu < MTU_USUAL + overhead)
+			log_warn("interface=%s vip=%.*s: with its MTU of %u packets over %u bytes "
+				 "do "
+				 "not fit the tunnel, and their senders are told so; raise the MTU "
+				 "to "
+				 "%u, or let gateways advertise an MSS of %u",
+				 l->pins.interface, STR_ARG(vip->name), l->mtu, l->mtu - overhead,
+				 MTU_USUAL + overhead, l->mtu - overhead - headers);
+	}
 	return 0;
 }
 
@@ -153,8 +158,6 @@ int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err)
 	rc = pins_open(&l->pins, directory, conf->interface.p, err);
 	if (!rc)
 		rc = take_lock(l, err);
-	if (!rc)
-		rc = check_mtu(l, conf, err);
 	if (rc)
 		goto fail;
 
@@ -174,67 +177,147 @@ int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err)
 		rc = open_maps(l, err);
 	if (rc)
 		goto fail;
-	log_info("interface=%s: flow table for %u connections on each of %d CPUs, %zu MiB",
-		 l->pins.interface, buckets * NLB_FLOW_WAYS, l->maps.cpus,
-		 (size_t)l->maps.flow_buckets * sizeof(struct nlb_flow_bucket) >> 20);
 	return 0;
 fail:
 	loader_abort(l);
 	return rc;
 }
 
-/* The interface's first IPv4 address; 0 when it has none. */
-static uint32_t interface_address(const char *interface)
+/* Better ones first: global unicast, then unique local; nothing of the link alone. */
+static int rank6(const struct in6_addr *a)
+{
+	if ((a->s6_addr[0] & 0xe0) == 0x20)
+		return 2;
+	return (a->s6_addr[0] & 0xfe) == 0xfc;
+}
+
+/* The interface's first address of the family. False when it has none. */
+static bool interface_address(const char *interface, bool is_v6, uint8_t out[16])
 {
 	struct ifaddrs *all, *it;
-	uint32_t address = 0;
+	bool is_found = false;
+	int best = 0;
 
 	if (getifaddrs(&all) != 0)
-		return 0;
-	for (it = all; it && !address; it = it->ifa_next) {
-		if (it->ifa_addr && it->ifa_addr->sa_family == AF_INET &&
-		    strcmp(it->ifa_name, interface) == 0)
-			address = ((struct sockaddr_in *)(void *)it->ifa_addr)->sin_addr.s_addr;
+		return false;
+	for (it = all; it; it = it->ifa_next) {
+		const struct sockaddr *sa = it->ifa_addr;
+
+		if (!sa || strcmp(it->ifa_name, interface) != 0)
+			continue;
+		if (sa->sa_family == AF_INET && !is_v6 && !is_found) {
+			memcpy(out, &((const struct sockaddr_in *)(const void *)sa)->sin_addr, 4);
+			is_found = true;
+		} else if (sa->sa_family == AF_INET6 && is_v6) {
+			const struct sockaddr_in6 *in6 = (const void *)sa;
+
+			if (rank6(&in6->sin6_addr) <= best)
+				continue;
+			best = rank6(&in6->sin6_addr);
+			memcpy(out, &in6->sin6_addr, 16);
+			is_found = true;
+		}
 	}
 	freeifaddrs(all);
-	return address;
+	return is_found;
+}
+
+/* Whose gateways are known to need an outer header of that family; NULL: nobody's. */
+static const struct nlb_conf_vip *who_needs_source(const struct nlb_conf *conf, uint8_t family)
+{
+	for (size_t i = 0; i < conf->vips_count; i++) {
+		const struct nlb_conf_vip *vip = &conf->vips[i];
+
+		if (vip->encap + 1 != NLB_ENCAP_L2 && nlb_conf_vip_family(vip) == family)
+			return vip;
+	}
+	return NULL;
+}
+
+/* The outer source address: fixed bits, and those that follow the flow. */
+static void use_source(struct nlb_config *config, const struct net_prefix *prefix, int is_v6)
+{
+	const uint8_t *bytes = is_v6 ? prefix->bytes : prefix->bytes + 12;
+	uint32_t host_bits = 128U - prefix->bits, last, vary;
+	size_t len = is_v6 ? 16 : 4;
+
+	vary = htonl(host_bits ? (uint32_t)((1ULL << host_bits) - 1) : 0);
+	memcpy(config->source[is_v6], bytes, len);
+	memcpy(&last, bytes + len - sizeof(last), sizeof(last));
+	last &= ~vary;
+	memcpy(config->source[is_v6] + len - sizeof(last), &last, sizeof(last));
+	config->source_vary[is_v6] = vary;
+}
+
+static int set_sources(struct loader *l, const struct nlb_conf *conf, struct nlb_config *config,
+		       bool has_source[2], struct err *err)
+{
+	for (int is_v6 = 0; is_v6 < 2; is_v6++) {
+		const struct nlb_conf_vip *who = who_needs_source(conf, is_v6 ? 6 : 4);
+
+		has_source[is_v6] = true;
+		if (conf->has_source[is_v6])
+			use_source(config, &conf->source[is_v6], is_v6);
+		else if (!interface_address(l->pins.interface, is_v6, config->source[is_v6]))
+			has_source[is_v6] = false;
+		if (!has_source[is_v6] && who)
+			return err_set(err, -EADDRNOTAVAIL,
+				       "interface %s has no IPv%d address, which tunnels to the "
+				       "gateways of vip=%.*s need as their source: set "
+				       "source_address.ipv%d",
+				       l->pins.interface, is_v6 ? 6 : 4, STR_ARG(who->name),
+				       is_v6 ? 6 : 4);
+	}
+	return 0;
+}
+
+static bool takes_every_port(const struct nlb_conf *conf)
+{
+	for (size_t i = 0; i < conf->vips_count; i++) {
+		if (!conf->vips[i].port)
+			return true;
+	}
+	return false;
+}
+
+/* A limit per second as one per tick: never none unless none was asked for. */
+static uint32_t per_tick(uint32_t per_second, uint32_t hz)
+{
+	return (per_second + hz - 1) / hz;
 }
 
 int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
 	struct nlb_config config = { .flow_bucket_mask = l->maps.flow_buckets_per_cpu - 1,
-				     .new_flows_per_tick = conf->new_flows_per_cpu_s / l->maps.hz,
+				     .new_flows_per_tick = per_tick(conf->new_flows_per_cpu_s,
+								    l->maps.hz),
 				     .hz = l->maps.hz,
-				     .udp_timeout = UDP_TIMEOUT_S * l->maps.hz,
-				     .icmp_per_tick = MAX(ICMP_PER_CPU_S / l->maps.hz, 1U),
+				     .flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS),
+				     .udp_timeout = conf->udp_timeout_s * l->maps.hz,
+				     .icmp_per_tick = per_tick(conf->icmp_per_cpu_s, l->maps.hz),
 				     .flags = NLB_CONFIG_READY };
 	struct hash_key unused;
-	uint32_t source, zero = 0;
+	bool has_source[2];
+	uint32_t zero = 0;
+	int rc;
 
 	_Static_assert(sizeof(config.hash_key) == sizeof(uint64_t) * NLB_HASH_KEYS, "same words");
 	uint64_t keys[NLB_HASH_KEYS];
 
 	nlb_conf_hash_keys(conf, &unused, keys);
 	memcpy(config.hash_key, keys, sizeof(keys));
-	if (conf->source.has_ipv4) {
-		uint32_t host_bits = 128U - conf->source.ipv4.bits;
-		uint32_t mask = host_bits ? (uint32_t)((1ULL << host_bits) - 1) : 0;
-
-		memcpy(&source, conf->source.ipv4.bytes + 12, sizeof(source));
-		config.source_vary[0] = htonl(mask);
-		source &= ~config.source_vary[0];
-	} else {
-		source = interface_address(l->pins.interface);
-		if (!source)
-			return err_set(err, -EADDRNOTAVAIL,
-				       "interface %s has no IPv4 address: set source_address.ipv4",
-				       l->pins.interface);
-	}
-	memcpy(config.source[0], &source, sizeof(source));
+	rc = check_mtu(l, conf, err);
+	if (!rc)
+		rc = set_sources(l, conf, &config, has_source, err);
+	if (rc)
+		return rc;
+	if (takes_every_port(conf))
+		config.flags |= NLB_CONFIG_ANY_PORT;
 	config.flags |= l->config.flags & NLB_CONFIG_BLOCKED;
 	if (bpf_map_update_elem(l->maps.config, &zero, &config, BPF_ANY) != 0)
 		return err_set(err, -errno, "writing the BPF configuration: %s", strerror(errno));
 	l->config = config;
+	memcpy(l->maps.has_source, has_source, sizeof(has_source));
 	return 0;
 }
 
@@ -257,6 +340,23 @@ int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err
 		       "one order");
 	l->mode = (enum pins_mode)conf->xdp_mode;
 	return pins_attach(&l->pins, bpf_program__fd(l->skel->progs.nlb), &l->mode, err);
+}
+
+void loader_tell_memory(const struct loader *l, size_t vips)
+{
+	const size_t ring = sizeof(struct nlb_slot) * NLB_RING_SLOTS;
+	const size_t flows = (size_t)l->maps.flow_buckets * sizeof(struct nlb_flow_bucket);
+	const size_t others = sizeof(struct nlb_gateway) * NLB_MAX_GATEWAYS +
+			      sizeof(struct nlb_gateway_stats) * NLB_MAX_GATEWAYS *
+				      (size_t)l->maps.cpus +
+			      sizeof(struct nlb_rate_bucket) * NLB_RATE_BUCKETS;
+
+	log_info(
+		"memory: %zu MiB in all; flow table for %u connections on each of %d CPUs %zu MiB, "
+		"rings of %zu VIPs %.1f MiB (%zu KiB each), gateways and source rates %zu KiB",
+		(flows + vips * ring + others) >> 20, l->maps.flow_buckets_per_cpu * NLB_FLOW_WAYS,
+		l->maps.cpus, flows >> 20, vips, (double)(vips * ring) / (1 << 20), ring >> 10,
+		others >> 10);
 }
 
 void loader_close(struct loader *l)

@@ -21,6 +21,7 @@ struct nlb_maps {
 	struct nlb_flow_bucket *flows; /* mapped */
 	uint32_t flow_buckets;         /* of all CPUs */
 	uint32_t flow_buckets_per_cpu;
+	bool has_source[2]; /* an outer source address of each family: [0] IPv4, [1] IPv6 */
 	uint32_t hz;
 	int cpus;
 };
@@ -42,6 +43,8 @@ int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err);
 int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *err);
 /* The last step of a start: from here on packets are forwarded. */
 int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err);
+/* Logs how much memory of the kernel the maps take, with rings for so many VIPs. */
+void loader_tell_memory(const struct loader *l, size_t vips);
 /* Leaves everything pinned and attached. */
 void loader_close(struct loader *l);
 /* Instead of _close, when the start failed: nothing new stays behind. */

@@ -283,6 +283,7 @@ int main(int argc, char **argv)
 		log_warn("hash_seed is not set: clients can work out which gateway they will meet; "
 			 "set it to "
 			 "a secret, the same on every NLB");
+	loader_tell_memory(&d.loader, d.conf->conf.vips_count);
 	log_info("interface=%s: forwarding %zu VIPs, XDP mode %s", d.loader.pins.interface,
 		 d.conf->conf.vips_count, pins_mode_name(d.loader.mode));
 	daemon_notify("READY=1");

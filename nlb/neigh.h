@@ -18,7 +18,7 @@ struct next_hop {
 	uint32_t ifindex;
 	uint8_t mac[6];
 	uint8_t source_mac[6];
-	uint16_t mtu;
+	uint16_t mtu; /* of the link, or of the route if that has a smaller one */
 	bool is_resolved;
 	const char *problem; /* why not; NULL when resolved */
 };
@@ -32,7 +32,8 @@ int neigh_new(struct neigh **out, struct loop *loop, void (*on_change)(void *arg
 void neigh_free(struct neigh **n);
 
 /*
- * Asks the kernel, which answers at once; if the MAC address is not known the kernel is told to
- * find it, and on_change follows. The addresses of an unresolved hop keep what was found before.
+ * Asks the kernel (once in a round of the loop for each address), which answers at once; if the MAC
+ * address is not known the kernel is told to find it, and on_change follows. The addresses of an
+ * unresolved hop keep what was found before.
  */
 void neigh_resolve(struct neigh *n, const struct net_addr *to, struct next_hop *hop);

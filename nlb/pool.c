@@ -106,8 +106,8 @@ static void gateway_write(struct gateway *gw, bool is_usable)
 				  (gw->hop.is_resolved ? NLB_GATEWAY_RESOLVED : 0) |
 				  (gw->is_drained ? GATEWAY_FLAG_DRAINED : 0));
 
-	memcpy(entry->address, &gw->address.in.sin_addr, 4);
-	entry->family = 4;
+	entry->family = vipmap_address(entry->address, &gw->address);
+	entry->encap = (uint8_t)(gw->vip->conf->encap + 1);
 	entry->vip = gw->vip->id;
 	entry->encap = (uint8_t)(gw->vip->conf->encap + 1);
 	entry->generation = gw->generation;
@@ -138,13 +138,15 @@ static int zero_stats(struct pools *v, uint16_t id)
 static bool take_id(struct gateway *gw)
 {
 	struct pools *v = gw->vip->pools;
+	uint8_t address[16];
+	uint8_t family = vipmap_address(address, &gw->address);
 
 	for (uint16_t id = 1; id < NLB_MAX_GATEWAYS; id++) {
 		const struct nlb_gateway *entry = &v->maps->gateways[id];
 
-		if (v->by_id[id] || entry->family != 4 || !entry->flags ||
+		if (v->by_id[id] || entry->family != family || !entry->flags ||
 		    entry->vip != gw->vip->id ||
-		    memcmp(entry->address, &gw->address.in.sin_addr, 4) != 0)
+		    memcmp(entry->address, address, sizeof(address)) != 0)
 			continue;
 		gw->id = id;
 		gw->generation = entry->generation;
@@ -208,7 +210,7 @@ static struct gateway *gateway_find(struct vip *vip, const struct net_addr *addr
 	struct gateway *gw;
 
 	gateways_for_each (gw, vip) {
-		if (gw->address.in.sin_addr.s_addr == address->in.sin_addr.s_addr)
+		if (net_addr_eq(&gw->address, address))
 			return gw;
 	}
 	return NULL;
@@ -401,9 +403,36 @@ int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *
 	return 0;
 }
 
+/* A next hop helps only if the outer header can have a source address. */
+static void resolve(struct gateway *gw)
+{
+	static const char *const no_source[] = {
+		"this host has no IPv4 address for the tunnel: set source_address.ipv4",
+		"this host has no IPv6 address for the tunnel: set source_address.ipv6",
+	};
+	const struct pools *v = gw->vip->pools;
+	int is_v6 = gw->address.sa.sa_family == AF_INET6;
+
+	neigh_resolve(v->neigh, &gw->address, &gw->hop);
+	if (gw->vip->conf->encap + 1 != NLB_ENCAP_L2 && !v->maps->has_source[is_v6]) {
+		gw->hop.is_resolved = false;
+		gw->hop.problem = no_source[is_v6];
+	}
+}
+
+/* The family of most; the same on every NLB, whatever the order of the list. */
+static sa_family_t main_family(const struct gateway_listing *list, size_t count)
+{
+	size_t v6 = 0;
+
+	for (size_t i = 0; i < count; i++)
+		v6 += list[i].address.sa.sa_family == AF_INET6;
+	return v6 > count - v6 ? AF_INET6 : AF_INET;
+}
+
 void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 {
-	struct pools *v = vip->pools;
+	sa_family_t family = main_family(list, count);
 	struct gateway *gw;
 
 	gateways_for_each (gw, vip)
@@ -411,14 +440,19 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		const struct gateway_listing *l = &list[i];
 
-		if (l->address.sa.sa_family != AF_INET)
+		if (l->address.sa.sa_family != family) {
+			log_warn(
+				"vip=%s gateway=%.*s: its address is %s, most others' is not: left "
+				"out, as the gateways of a VIP are of one address family",
+				vip->name, STR_ARG(l->name), nlb_conf_family_name(&l->address));
 			continue;
+		}
 		gw = gateway_find(vip, &l->address);
 		if (!gw) {
 			gw = gateway_add(vip, l);
 			if (!gw)
 				continue;
-			neigh_resolve(v->neigh, &gw->address, &gw->hop);
+			resolve(gw);
 		}
 		vip_set_name(gw->name, l->name);
 		gw->weight = MIN(l->weight, (uint32_t)MAGLEV_WEIGHT_MAX);
@@ -443,7 +477,7 @@ void vip_resolve(struct vip *vip)
 	gateways_for_each (gw, vip) {
 		struct next_hop before = gw->hop;
 
-		neigh_resolve(vip->pools->neigh, &gw->address, &gw->hop);
+		resolve(gw);
 		if (hop_changed(&before, &gw->hop))
 			vip_mark(vip);
 	}

@@ -14,6 +14,7 @@
 #include "nlb/loader.h"
 #include "nlb/neigh.h"
 #include "nlb/ringmap.h"
+#include "nlb/vipmap.h"
 
 struct http_client;
 
@@ -71,7 +72,7 @@ struct vip {
 	const struct nlb_conf_vip *conf;
 	struct check_plan *plan; /* NULL: no checks */
 	char name[NLB_NAME_MAX];
-	struct nlb_vip4_key key;
+	struct vip_key key;
 	uint16_t id;
 	struct list gateways;
 	bool is_waiting; /* for the first listing from the registry; what is pinned goes on */
@@ -97,7 +98,9 @@ int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *
 void vip_mark(struct vip *vip);
 /* Brings its maps up to date now. */
 void vip_flush(struct vip *vip);
-/* All gateways of the VIP as its source names them now. Those without an IPv4 address are left out.
+/*
+ * All gateways of the VIP as its source names them now. Those of the address family that most of
+ * them do not have are left out: earlier owners are named in the tunnel by addresses of one family.
  */
 void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count);
 /* Asks for the next hops of its gateways again. */

@@ -71,19 +71,12 @@ static void on_neighbours(void *arg)
 		vip_resolve(vip);
 }
 
-static struct nlb_vip4_key key_of(const struct nlb_conf_vip *conf)
-{
-	return (struct nlb_vip4_key) { .address = conf->address.in.sin_addr.s_addr,
-				       .port = conf->address.in.sin_port,
-				       .protocol = IPPROTO_TCP };
-}
-
-static int take_vip_id(struct vips *v, const struct nlb_vip4_key *key)
+static int take_vip_id(struct vips *v, const struct vip_key *key)
 {
 	struct nlb_vip known;
 
-	if (bpf_map_lookup_elem(v->pools.maps->vips4, key, &known) == 0 &&
-	    known.id < NLB_MAX_VIPS && !v->has_vip_id[known.id]) {
+	if (vipmap_get(v->pools.maps, key, &known) == 0 && known.id < NLB_MAX_VIPS &&
+	    !v->has_vip_id[known.id]) {
 		v->has_vip_id[known.id] = true;
 		return known.id;
 	}
@@ -108,21 +101,20 @@ static int take_free_vip_id(struct vips *v)
 
 static int write_vip(struct vip *vip)
 {
-	struct nlb_vip4_key address = { .address = vip->key.address };
+	const struct nlb_maps *maps = vip->pools->maps;
+	struct vip_key address = vip_key_address(&vip->key);
 	struct nlb_vip value = { .id = vip->id, .encap = (uint8_t)(vip->conf->encap + 1) };
 	struct nlb_vip none = { 0 };
+	int rc = vipmap_put(maps, &address, &none);
 
-	if (bpf_map_update_elem(vip->pools->maps->vips4, &address, &none, BPF_ANY) != 0 ||
-	    bpf_map_update_elem(vip->pools->maps->vips4, &vip->key, &value, BPF_ANY) != 0)
-		return -errno;
-	return 0;
+	return rc ? rc : vipmap_put(maps, &vip->key, &value);
 }
 
 static void vip_remove(struct vips *v, struct vip *vip)
 {
 	__u32 key = vip->id;
 
-	bpf_map_delete_elem(v->pools.maps->vips4, &vip->key);
+	vipmap_delete(v->pools.maps, &vip->key);
 	bpf_map_delete_elem(v->pools.maps->rings, &key);
 	vip_clear(vip, false);
 	v->has_vip_id[vip->id] = false;
@@ -131,23 +123,25 @@ static void vip_remove(struct vips *v, struct vip *vip)
 	free(vip);
 }
 
-static struct vip *find_by_key(struct vips *v, const struct nlb_vip4_key *key)
+static struct vip *find_by_key(struct vips *v, const struct vip_key *key)
 {
 	struct vip *vip;
 
 	vips_for_each (vip, v) {
-		if (memcmp(&vip->key, key, sizeof(*key)) == 0)
+		if (vip_key_eq(&vip->key, key))
 			return vip;
 	}
 	return NULL;
 }
 
-static bool is_configured(const struct nlb_conf *conf, const struct nlb_vip4_key *key)
+static bool is_configured(const struct nlb_conf *conf, const struct vip_key *key)
 {
 	for (size_t i = 0; i < conf->vips_count; i++) {
-		struct nlb_vip4_key k = key_of(&conf->vips[i]);
+		struct vip_key k = vip_key_of(&conf->vips[i]);
 
-		if (key->port ? memcmp(&k, key, sizeof(k)) == 0 : k.address == key->address)
+		if (!key->protocol)
+			k = vip_key_address(&k);
+		if (vip_key_eq(&k, key))
 			return true;
 	}
 	return false;
@@ -156,9 +150,10 @@ static bool is_configured(const struct nlb_conf *conf, const struct nlb_vip4_key
 /* Entries of VIPs that are configured no more, also those left by an earlier nlbd. */
 static void remove_stale_vips(struct vips *v, const struct nlb_conf *conf)
 {
-	struct nlb_vip4_key stale[2 * NLB_MAX_VIPS], key, *previous = NULL;
+	const struct nlb_maps *maps = v->pools.maps;
+	struct vip_key keys[VIPMAP_MAX];
 	struct list *at = v->list.next;
-	size_t count = 0;
+	size_t count;
 
 	while (at != &v->list) {
 		struct vip *vip = container_of(at, struct vip, node);
@@ -167,22 +162,18 @@ static void remove_stale_vips(struct vips *v, const struct nlb_conf *conf)
 		if (!is_configured(conf, &vip->key))
 			vip_remove(v, vip);
 	}
-	while (count < ARRAY_SIZE(stale) &&
-	       bpf_map_get_next_key(v->pools.maps->vips4, previous, &key) == 0) {
-		if (!is_configured(conf, &key))
-			stale[count++] = key;
-		previous = &key;
-	}
+	count = vipmap_list(maps, keys);
 	for (size_t i = 0; i < count; i++) {
 		struct nlb_vip value;
 		__u32 id;
 
-		if (bpf_map_lookup_elem(v->pools.maps->vips4, &stale[i], &value) == 0 &&
-		    stale[i].port) {
+		if (is_configured(conf, &keys[i]))
+			continue;
+		if (keys[i].protocol && vipmap_get(maps, &keys[i], &value) == 0) {
 			id = value.id;
-			bpf_map_delete_elem(v->pools.maps->rings, &id);
+			bpf_map_delete_elem(maps->rings, &id);
 		}
-		bpf_map_delete_elem(v->pools.maps->vips4, &stale[i]);
+		vipmap_delete(maps, &keys[i]);
 	}
 }
 
@@ -211,7 +202,7 @@ static struct vip *vip_add(struct vips *v, const struct nlb_conf_vip *conf, int 
 		return NULL;
 	vip->pools = &v->pools;
 	vip->conf = conf;
-	vip->key = key_of(conf);
+	vip->key = vip_key_of(conf);
 	vip->id = (uint16_t)id;
 	vip->ring.fd = -1;
 	vip->is_waiting = conf->discover.p;
@@ -225,7 +216,7 @@ static struct vip *vip_add(struct vips *v, const struct nlb_conf_vip *conf, int 
 static int add_vips(struct vips *v, const struct nlb_conf *conf)
 {
 	for (size_t i = 0; i < conf->vips_count; i++) {
-		struct nlb_vip4_key key = key_of(&conf->vips[i]);
+		struct vip_key key = vip_key_of(&conf->vips[i]);
 		struct vip *vip;
 		int id, rc;
 
@@ -245,7 +236,7 @@ static int add_vips(struct vips *v, const struct nlb_conf *conf)
 				 vip->name, strerror(-rc));
 	}
 	for (size_t i = 0; i < conf->vips_count; i++) {
-		struct nlb_vip4_key key = key_of(&conf->vips[i]);
+		struct vip_key key = vip_key_of(&conf->vips[i]);
 		struct vip *vip = find_by_key(v, &key);
 		int id;
 
@@ -292,7 +283,7 @@ int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err)
 	if (rc)
 		return err_set(err, rc, "out of memory for the VIPs");
 	for (size_t i = 0; i < conf->vips_count; i++) {
-		struct nlb_vip4_key k = key_of(&conf->vips[i]);
+		struct vip_key k = vip_key_of(&conf->vips[i]);
 
 		vip = find_by_key(v, &k);
 		if (!vip)

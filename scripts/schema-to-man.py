@@ -112,7 +112,8 @@ def type_of(schema):
             low, high = schema.get("minimum"), schema.get("maximum")
             name = f"integer, {low} to {high}" if high is not None else f"integer, at least {low}"
         elif name == "string" and "format" in schema:
-            name = {"ipv4": "IPv4 address", "date-time": "time (RFC 3339)"}[schema["format"]]
+            formats = {"ipv4": "IPv4", "ipv6": "IPv6 address", "date-time": "time (RFC 3339)"}
+            name = formats[schema["format"]]
         names.append(name)
     return " or ".join(names)
 

@@ -114,7 +114,7 @@ class Chain:
 
     def wait_up(self, count):
         wait_until(
-            lambda: sum(g["state"] == "up" for g in self.states().values()) == count,
+            lambda: sum(g["state"] == "up" for g in json.loads(self.nlbctl("gateways"))) == count,
             f"{count} gateways up",
             5.0,
             self.nlbd,

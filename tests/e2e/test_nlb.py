@@ -269,8 +269,8 @@ def test_wrong_starts_say_what_and_leave_nothing(make_chain):
         {**good, "admin": open_socket}, *nobody
     )
 
-    chain.nlb.ip("link", "set", "eth0", "mtu", "1300")
-    assert "MTU of 1300, too small" in refused(good)
+    chain.nlb.ip("link", "set", "eth0", "mtu", "600")
+    assert "MTU of 600, too small" in refused(good)
     chain.nlb.ip("link", "set", "eth0", "mtu", "1600")
 
     chain.nlb.run("bpftool", "prog", "load", f"{chain.lab.build}/tests/bpf/pass.bpf.o", "/sys/fs/bpf/p")

@@ -54,8 +54,8 @@ static void reads_what_the_file_says(void **state)
 	if (load(text) != 0)
 		fail_msg("%s", all_errors());
 	assert_int_equal(conf.xdp_mode, NLB_XDP_NATIVE);
-	assert_true(conf.source.has_ipv4);
-	assert_int_equal(conf.source.ipv4.bits, 96 + 24);
+	assert_true(conf.has_source[0]);
+	assert_int_equal(conf.source[0].bits, 96 + 24);
 	assert_int_equal(conf.flows_per_cpu, 4096);
 	assert_int_equal(net_port(&conf.admin_bind), 9999);
 	assert_int_equal(conf.vips_count, 2);
@@ -84,7 +84,7 @@ static void defaults_are_usable(void **state)
 		fail_msg("%s", all_errors());
 	assert_int_equal(conf.xdp_mode, NLB_XDP_AUTO);
 	assert_int_equal(conf.flows_per_cpu, 1 << 20);
-	assert_false(conf.source.has_ipv4);
+	assert_false(conf.has_source[0]);
 	assert_null(conf.vips[0].health);
 	assert_true(str_eqz(conf.admin_socket, "/run/gatehouse/nlb.sock"));
 	assert_true(str_eqz(conf.pin_directory, "/sys/fs/bpf/gatehouse"));
@@ -109,15 +109,19 @@ static void names_every_mistake_with_its_path(void **state)
 		{ ROOT(ETH0 "\"flows_per_cpu\": 3"), "flows_per_cpu: " },
 		{ ROOT(ETH0 "\"xdp_mode\": \"fast\""), "xdp_mode: " },
 		{ ROOT(ETH0 "\"source_address\": { \"ipv4\": \"::1\" }"), "source_address.ipv4: " },
-		{ ROOT(ETH0 "\"source_address\": { \"ipv6\": \"::1\" }"),
-		  "source_address.ipv6: IPv6 is not supported" },
+		{ ROOT(ETH0 "\"source_address\": { \"ipv6\": \"10.0.0.1\" }"),
+		  "source_address.ipv6: \"10.0.0.1\" is neither an IPv6 address nor a prefix" },
+		{ ROOT(ETH0 "\"source_address\": { \"ipv6\": \"2001:db8::/64\" }"),
+		  "source_address.ipv6: \"2001:db8::/64\" is neither" },
+		{ ROOT(ETH0 "\"udp_timeout_s\": 0"), "udp_timeout_s: " },
+		{ ROOT(ETH0 "\"icmp_per_cpu_s\": -1"), "icmp_per_cpu_s: " },
 		{ ROOT(ETH0 "\"registry\": { \"urls\": [\"ftp://x\"] }"),
 		  "registry.urls[0]: must be" },
 		{ VIP("{ " GOOD " }"), "vips[0]: needs \"gateways\"" },
 		{ VIP("{ " GOOD GWS ", \"discover\": \"x\" }"), "vips[0]: has both" },
 		{ VIP("{ " GOOD ", \"discover\": \"x\" }"),
 		  "vips[0].discover: needs \"registry\"" },
-		{ VIP("{ " GOOD GWS ", \"protocol\": \"udp\" }"), "vips[0].protocol: " },
+		{ VIP("{ " GOOD GWS ", \"protocol\": \"sctp\" }"), "vips[0].protocol: " },
 		{ VIP("{ " GOOD GWS ", \"encapsulation\": \"gre\" }"), "vips[0].encapsulation: " },
 		{ VIP("{ " GOOD GWS ", \"announce\": true }"), "vips[0].announce: " },
 		{ VIP("{ " GOOD GWS
@@ -126,16 +130,30 @@ static void names_every_mistake_with_its_path(void **state)
 		{ VIP("{ " GOOD GWS
 		      " }, { \"name\": \"b\", \"address\": \"192.0.2.1\", \"port\": 1" GWS " }"),
 		  "vips[1]: has the address, port and protocol of vips[0] (a)" },
-		{ VIP("{ \"name\": \"a\", \"address\": \"2001:db8::1\", \"port\": 1" GWS " }"),
-		  "vips[0].address: IPv6 is not supported" },
+		{ VIP("{ \"name\": \"a\", \"address\": \"ff02::1\", \"port\": 1" GWS " }"),
+		  "vips[0].address: \"ff02::1\" is not the address of a host" },
+		{ VIP("{ \"name\": \"a\", \"address\": \"fe80::1\", \"port\": 1" GWS " }"),
+		  "vips[0].address: \"fe80::1\" is not the address of a host" },
+		{ VIP("{ \"name\": \"a\", \"address\": \"::ffff:192.0.2.1\", \"port\": 1" GWS " }"),
+		  "vips[0].address: " },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"10.0.0.1\" },"
+		      " { \"address\": \"2001:db8::1\", \"name\": \"b\" } ] }"),
+		  "vips[0].gateways[1].address: is IPv6, while that of gateways[0] (10.0.0.1) is "
+		  "IPv4" },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"2001:db8::1\" },"
+		      " { \"address\": \"2001:DB8:0::1\", \"name\": \"b\" } ] }"),
+		  "vips[0].gateways[1].address: is that of gateways[0] (2001:db8::1) already" },
 		{ VIP("{ \"name\": \"a\", \"address\": \"224.0.0.1\", \"port\": 1" GWS " }"),
 		  "vips[0].address: \"224.0.0.1\" is not the address of a host" },
 		{ VIP("{ \"name\": \"a\", \"address\": \"127.0.0.1\", \"port\": 1" GWS " }"),
 		  "vips[0].address: " },
 		{ VIP("{ \"name\": \"a\", \"address\": \"web.example\", \"port\": 1" GWS " }"),
 		  "vips[0].address: \"web.example\" is not an IP address" },
-		{ VIP("{ \"name\": \"a\", \"address\": \"192.0.2.1\", \"port\": 0" GWS " }"),
+		{ VIP("{ \"name\": \"a\", \"address\": \"192.0.2.1\", \"port\": 65536" GWS " }"),
 		  "vips[0].port: " },
+		{ VIP("{ \"name\": \"a\", \"address\": \"192.0.2.1\", \"port\": 0" GWS
+		      ", \"health\": { \"type\": \"tcp\" } }"),
+		  "vips[0].health.port: is required where the VIP takes every port" },
 		{ VIP("{ \"name\": \"a b\", \"address\": \"192.0.2.1\", \"port\": 1" GWS " }"),
 		  "vips[0].name: must not contain spaces" },
 		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"10.0.0.1\" },"
@@ -167,6 +185,57 @@ static void names_every_mistake_with_its_path(void **state)
 	}
 	load("{ \"interfaces\": 1, \"xdp_mode\": 7, \"vips\": [ { \"name\": \"\" } ] }");
 	assert_true(errors.count >= 5); /* all of them in one run */
+}
+
+static void takes_both_families_and_protocols(void **state)
+{
+	static const char text[] =
+		"{ \"interface\": \"eth0\", \"source_address\": { \"ipv6\": \"fd00:9::/112\" },"
+		"  \"udp_timeout_s\": 30, \"icmp_per_cpu_s\": 0, \"vips\": ["
+		"    { \"name\": \"a\", \"address\": \"2001:db8::10\", \"port\": 443,"
+		"      \"gateways\": [ { \"address\": \"10.0.0.21\" } ] },"
+		"    { \"name\": \"b\", \"address\": \"2001:db8::10\", \"port\": 443,"
+		"      \"protocol\": \"udp\", \"encapsulation\": \"ipip\","
+		"      \"gateways\": [ { \"address\": \"fd00::21\" }, { \"address\": \"fd00::22\" "
+		"} ] },"
+		"    { \"name\": \"c\", \"address\": \"2001:db8::10\", \"port\": 0,"
+		"      \"gateways\": [ { \"address\": \"fd00::21\" } ],"
+		"      \"health\": { \"type\": \"tcp\", \"port\": 80 } } ] }";
+
+	if (load(text) != 0)
+		fail_msg("%s", all_errors());
+	assert_true(conf.has_source[1]);
+	assert_false(conf.has_source[0]);
+	assert_int_equal(conf.source[1].bits, 112);
+	assert_int_equal(conf.udp_timeout_s, 30);
+	assert_int_equal(conf.icmp_per_cpu_s, 0);
+	assert_int_equal(nlb_conf_vip_family(&conf.vips[0]), 4);
+	assert_int_equal(nlb_conf_vip_family(&conf.vips[1]), 6);
+	assert_string_equal(nlb_protocol_names[conf.vips[0].protocol], "tcp");
+	assert_string_equal(nlb_protocol_names[conf.vips[1].protocol], "udp");
+	assert_int_equal(conf.vips[2].port, 0);
+	assert_int_equal(net_port(&conf.vips[1].address), 443);
+}
+
+static void overhead_is_that_of_the_outer_headers(void **state)
+{
+	static const struct {
+		const char *encap;
+		uint32_t v4, v6;
+	} cases[] = {
+		{ "ipip", 20, 40 },
+		{ "gue", 20 + 8 + 4 + 4 + 8, 40 + 8 + 4 + 4 + 32 },
+		{ "l2", 0, 0 },
+	};
+
+	for (size_t i = 0; i < CASES(cases); i++) {
+		struct nlb_conf_vip vip = { 0 };
+
+		while (strcmp(nlb_encap_names[vip.encap], cases[i].encap) != 0)
+			vip.encap++;
+		assert_int_equal(nlb_conf_vip_overhead(&vip, 4), cases[i].v4);
+		assert_int_equal(nlb_conf_vip_overhead(&vip, 6), cases[i].v6);
+	}
 }
 
 static void seed_decides_all_hash_keys(void **state)
@@ -202,6 +271,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_what_the_file_says),
 		cmocka_unit_test(defaults_are_usable),
+		cmocka_unit_test(takes_both_families_and_protocols),
+		cmocka_unit_test(overhead_is_that_of_the_outer_headers),
 		cmocka_unit_test(names_every_mistake_with_its_path),
 		cmocka_unit_test(seed_decides_all_hash_keys),
 	};
