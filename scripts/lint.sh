@@ -30,7 +30,7 @@ eval "bpf_flags=(${LINT_BPF_CFLAGS:?run it by make lint})"
 analyzer_flags=(-O2 -fanalyzer -Werror -Wno-analyzer-malloc-leak)
 # Out of memory, a test may crash; what JSON of its own it reads has the members that it has.
 analyzer_test_flags=(-Wno-analyzer-possible-null-argument -Wno-analyzer-possible-null-dereference
-	-Wno-analyzer-null-argument)
+	-Wno-analyzer-null-argument -Wno-analyzer-null-dereference)
 
 # sources PATTERN...: files of the project by name, those not committed yet among them.
 sources() {
