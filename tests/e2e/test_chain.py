@@ -435,7 +435,9 @@ def test_nlbd_tells_what_is_wrong(chain, change, told):
 
 
 def test_nlbd_without_privileges_says_so(chain):
-    done = start_nlbd_with(chain, lambda config: None, as_nobody=True)
+    # Its usual folder is refused first.
+    socket = f"/tmp/nlbd-of-nobody-{chain.lab.id}.sock"
+    done = start_nlbd_with(chain, lambda c: c["admin"].update(socket=socket), as_nobody=True)
     assert done.returncode == 1
     assert "CAP_" in done.stderr or "permitted" in done.stderr.lower(), done.stderr
 
