@@ -80,3 +80,5 @@ struct doctor_gateway {
 
 /* doctor_path.c: does what is sent arrive? */
 void doctor_check_path(struct doctor *d, const struct doctor_gateway *gateways, size_t count);
+/* doctor_probe.c: is a connection through the tunnel answered? */
+void doctor_check_tunnels(struct doctor *d, const struct view *view);

@@ -579,6 +579,8 @@ void doctor_check_nlb(struct doctor *d)
 	check_flow_table(&h);
 	check_clock(&h);
 	doctor_check_path(d, h.gateways, h.gateway_count);
+	if (h.has_view)
+		doctor_check_tunnels(d, &h.view);
 	free(h.gateways);
 	if (h.has_view)
 		view_close(&h.view);

@@ -109,7 +109,8 @@ static bool is_same_address(const struct explain_flow *flow)
  * NLB_REASON_COUNT. */
 static uint32_t filter(const struct view *v, const struct explain_flow *flow, struct explanation *e)
 {
-	e->is_listed = view_blocked(v, &flow->source, &e->block);
+	e->is_listed = (v->config.flags & NLB_CONFIG_BLOCKED) &&
+		       view_blocked(v, &flow->source, &e->block);
 	e->is_block_over = e->is_listed && e->block.value.until && e->block.value.until <= v->now;
 	if (is_same_address(flow))
 		return NLB_REASON_SPOOFED;
@@ -175,7 +176,8 @@ uint32_t explain_overhead(uint8_t encap, uint8_t outer_family, unsigned named)
 	return len;
 }
 
-static void name_earlier(const struct view *v, const struct explanation *e,
+/* Only those of the outer header's own family can be named in it. */
+static void name_earlier(const struct view *v, const struct explanation *e, uint8_t family,
 			 struct explain_verdict *verdict)
 {
 	unsigned count = 0;
@@ -184,7 +186,7 @@ static void name_earlier(const struct view *v, const struct explanation *e,
 		uint16_t id = e->slot.earlier[i];
 		struct nlb_gateway gw;
 
-		if (id && id != verdict->gateway && is_usable(v, id, &gw))
+		if (id && id != verdict->gateway && is_usable(v, id, &gw) && gw.family == family)
 			verdict->named[count++] = id;
 	}
 }
@@ -209,7 +211,7 @@ static void choose(const struct view *v, const struct explanation *e, bool is_fr
 	if (!(gw.flags & NLB_GATEWAY_RESOLVED))
 		return;
 	if (!is_fresh && !is_udp && !known && e->vip.encap == NLB_ENCAP_GUE)
-		name_earlier(v, e, verdict);
+		name_earlier(v, e, gw.family, verdict);
 	named = !!verdict->named[0] + !!verdict->named[1];
 	verdict->reason = NLB_REASON_COUNT;
 	if (e->wait_ticks && (is_udp ? !known : is_fresh))

@@ -89,6 +89,7 @@ def healthy_before_and_after(doctor):
     """So that a finding is due to the one thing that its test breaks, and goes with it."""
     doctor.asked = set()
     yield
+    doctor.chain.wait_up(2)
     for host in doctor.asked & {doctor.nlb, doctor.gateway}:
         doctor.is_silent(host)
 
@@ -352,6 +353,37 @@ def test_interface_that_loses_what_xdp_sends(doctor):
         switch.run("bpftool", "net", "attach", "xdpdrv", "pinned", "/sys/fs/bpf/pass", "dev", "to-nlb")
     assert found["egress"]["text"].startswith("eth0,")
     assert "the other end of eth0" in found["egress"]["remedy"]
+
+
+@pytest.mark.parametrize("broken", ["decap", "vip"])
+def test_gateway_that_drops_what_the_tunnel_brings(doctor, broken):
+    host = doctor.chain.gateways["gw2"]
+    if broken == "decap":
+        host.run(doctor.nlbctl, "decap", "detach", "eth0")
+    else:
+        host.ip("address", "del", f"{VIP}/32", "dev", "lo")
+    try:
+        doctor.chain.wait_state("gw2", "down")
+        found = doctor.finds(doctor.nlb, ["tunnel", "health"])
+    finally:
+        if broken == "decap":
+            host.run(doctor.nlbctl, "decap", "attach", "eth0", "--source", NLB)
+        else:
+            host.ip("address", "add", f"{VIP}/32", "dev", "lo")
+    assert found["tunnel"]["text"].startswith(f"10.0.0.12 does not answer for {VIP}:443")
+    assert found["tunnel"]["remedy"] == f"on 10.0.0.12: nlbctl doctor --source {NLB} --vip {VIP}"
+
+
+def test_gateway_where_nobody_listens(doctor):
+    (vip,) = doctor.chain.config()["vips"]
+    idle = {**vip, "name": "idle", "port": 444, "health": None}
+    doctor.restart(vips=[vip, idle])
+    status, findings = doctor.ask(doctor.nlb)
+    said = [f for f in findings["tunnel"] if "remedy" in f]
+    assert status == 1 and len(said) == 2, findings["tunnel"]
+    assert f"refuses connections to {VIP}:444" in said[0]["text"]
+    assert "ss -ltn" in said[0]["remedy"]
+    doctor.restart()
 
 
 def test_flow_table_too_large_for_the_host(doctor):
