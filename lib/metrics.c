@@ -72,7 +72,7 @@ void metrics_double(struct buf *out, const char *name, const struct metrics_labe
 {
 	buf_addz(out, name);
 	metrics_labels(out, labels, NULL);
-	buf_printf(out, "%.9g\n", value);
+	buf_printf(out, "%.15g\n", value);
 }
 
 static double seconds_of(struct timeval tv)
@@ -106,13 +106,18 @@ static uint64_t resident_bytes(void)
 	return (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
+static uint64_t start_ms;
+
+/* Before main: whoever scrapes first comes too late. */
+__attribute__((constructor)) static void note_start(void)
+{
+	start_ms = clock_wall_ms();
+}
+
 void metrics_process(struct buf *out, const char *program)
 {
-	static uint64_t start_ms;
 	struct rusage usage = { 0 };
 
-	if (!start_ms)
-		start_ms = clock_wall_ms();
 	getrusage(RUSAGE_SELF, &usage);
 	metrics_family(out, "gatehouse_build_info", "gauge", "Version of the program, always 1.");
 	metrics_u64(out, "gatehouse_build_info",

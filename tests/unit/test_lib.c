@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The small value modules of lib/: str, arena, buf, hash, hmap, json, clock, metrics. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "lib/arena.h"
 #include "lib/buf.h"
@@ -10,6 +12,7 @@
 #include "lib/hmap.h"
 #include "lib/json.h"
 #include "lib/metrics.h"
+
 #include "tests/unit/unit.h"
 
 static void numbers_are_digits_only(void **state)
@@ -266,6 +269,31 @@ static void histograms_are_cumulative(void **state)
 	buf_fini(&out);
 }
 
+/* Of the process, to the millisecond; not of whoever looked first. */
+static void start_time_is_that_of_the_process(void **state)
+{
+	const char name[] = "\nprocess_start_time_seconds ", *at;
+	uint64_t now_ms = clock_wall_ms();
+	char again[64];
+	struct buf out;
+	double start;
+
+	while (clock_wall_ms() <= now_ms + 2)
+		usleep(1000);
+	buf_init(&out, 0);
+	metrics_process(&out, "x");
+	buf_putc(&out, '\0');
+	at = strstr(buf_data(&out), name);
+	assert_non_null(at);
+	start = strtod(at + strlen(name), NULL);
+	assert_true(start * 1e3 <= (double)now_ms);
+	buf_reset(&out, 0);
+	metrics_double(&out, "x", NULL, 1795710546.123);
+	snprintf(again, sizeof(again), "%.*s", STR_ARG(buf_str(&out)));
+	assert_string_equal(again, "x 1795710546.123\n");
+	buf_fini(&out);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -280,6 +308,7 @@ int main(void)
 		cmocka_unit_test(json_puts_its_commas),
 		cmocka_unit_test(times_are_read_and_written),
 		cmocka_unit_test(histograms_are_cumulative),
+		cmocka_unit_test(start_time_is_that_of_the_process),
 	};
 
 	return cmocka_run_group_tests_name("lib", tests, NULL, NULL);
