@@ -26,9 +26,10 @@ void conf_errors_fini(struct conf_errors *e)
 	*e = (struct conf_errors) { 0 };
 }
 
-__attribute__((format(printf, 3, 0))) static void
-errors_add(struct conf_errors *e, const char *path, const char *fmt, va_list ap)
+__attribute__((format(printf, 4, 0))) static void
+errors_add(struct conf_errors *e, bool is_warning, const char *path, const char *fmt, va_list ap)
 {
+	size_t *count = is_warning ? &e->warnings : &e->count;
 	char text[1024];
 	struct conf_error *error;
 
@@ -36,7 +37,7 @@ errors_add(struct conf_errors *e, const char *path, const char *fmt, va_list ap)
 		arena_init(&e->arena, 4096, 0);
 		e->tail = &e->first;
 	}
-	if (++e->count > CONF_MAX_ERRORS)
+	if (++*count > CONF_MAX_ERRORS)
 		return; /* counted, and conf_errors_write says so */
 	vsnprintf(text, sizeof(text), fmt, ap);
 	error = arena_new(&e->arena, struct conf_error);
@@ -46,6 +47,7 @@ errors_add(struct conf_errors *e, const char *path, const char *fmt, va_list ap)
 	error->text = arena_strz(&e->arena, str_from(text));
 	if (!error->path || !error->text)
 		return;
+	error->is_warning = is_warning;
 	*e->tail = error;
 	e->tail = &error->next;
 }
@@ -55,15 +57,16 @@ void conf_errors_add(struct conf_errors *e, const char *path, const char *fmt, .
 	va_list ap;
 
 	va_start(ap, fmt);
-	errors_add(e, path, fmt, ap);
+	errors_add(e, false, path, fmt, ap);
 	va_end(ap);
 }
 
 void conf_errors_write(const struct conf_errors *e, const char *file, struct buf *out)
 {
 	for (const struct conf_error *error = e->first; error; error = error->next)
-		buf_printf(out, "%s:%s%s%s%s\n", file, error->path[0] ? " " : "", error->path,
-			   error->path[0] ? ": " : " ", error->text);
+		buf_printf(out, "%s:%s%s%s%s%s\n", file, error->path[0] ? " " : "", error->path,
+			   error->path[0] ? ": " : " ", error->is_warning ? "warning: " : "",
+			   error->text);
 	if (e->count > CONF_MAX_ERRORS)
 		buf_printf(out, "%s: and %zu more mistakes\n", file, e->count - CONF_MAX_ERRORS);
 }
@@ -133,11 +136,11 @@ void conf_leave(struct conf *c)
 		c->path.end = c->path.start + c->marks[c->depth];
 }
 
-__attribute__((format(printf, 2, 0))) static void error_here(struct conf *c, const char *fmt,
-							     va_list ap)
+__attribute__((format(printf, 3, 0))) static void error_here(struct conf *c, bool is_warning,
+							     const char *fmt, va_list ap)
 {
 	buf_putc(&c->path, '\0');
-	errors_add(c->errors, c->path.data ? buf_data(&c->path) : "", fmt, ap);
+	errors_add(c->errors, is_warning, c->path.data ? buf_data(&c->path) : "", fmt, ap);
 	if (c->path.end > c->path.start)
 		c->path.end--;
 }
@@ -147,22 +150,37 @@ void conf_error(struct conf *c, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	error_here(c, fmt, ap);
+	error_here(c, false, fmt, ap);
 	va_end(ap);
+}
+
+__attribute__((format(printf, 4, 0))) static void
+error_at(struct conf *c, bool is_warning, const char *member, const char *fmt, va_list ap)
+{
+	path_push(c);
+	if (buf_len(&c->path))
+		buf_putc(&c->path, '.');
+	buf_addz(&c->path, member);
+	error_here(c, is_warning, fmt, ap);
+	conf_leave(c);
 }
 
 void conf_error_at(struct conf *c, const char *member, const char *fmt, ...)
 {
 	va_list ap;
 
-	path_push(c);
-	if (buf_len(&c->path))
-		buf_putc(&c->path, '.');
-	buf_addz(&c->path, member);
 	va_start(ap, fmt);
-	error_here(c, fmt, ap);
+	error_at(c, false, member, fmt, ap);
 	va_end(ap);
-	conf_leave(c);
+}
+
+void conf_warn_at(struct conf *c, const char *member, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	error_at(c, true, member, fmt, ap);
+	va_end(ap);
 }
 
 static void *out_of_memory(struct conf *c)

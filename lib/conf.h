@@ -156,12 +156,14 @@ struct conf_error {
 	struct conf_error *next;
 	const char *path; /* "routes[3].match.path"; "" for the whole file */
 	const char *text;
+	bool is_warning; /* worth a look, but can be worked with */
 };
 
 /* All that is wrong, in the order found. All zeroes is empty. */
 struct conf_errors {
 	struct conf_error *first, **tail;
-	size_t count;
+	size_t count; /* of mistakes; warnings are not among them */
+	size_t warnings;
 	struct arena arena;
 };
 
@@ -169,7 +171,7 @@ void conf_errors_fini(struct conf_errors *e);
 /* Adds one from outside the reader (a certificate that does not load, …). */
 __attribute__((format(printf, 3, 4))) void conf_errors_add(struct conf_errors *e, const char *path,
 							   const char *fmt, ...);
-/* One line each: "FILE: PATH: TEXT\n". */
+/* One line each: "FILE: PATH: TEXT\n", with "warning: " before the text of those. */
 void conf_errors_write(const struct conf_errors *e, const char *file, struct buf *out);
 
 /*
@@ -201,6 +203,9 @@ struct arena *conf_arena(struct conf *c);
 __attribute__((format(printf, 2, 3))) void conf_error(struct conf *c, const char *fmt, ...);
 __attribute__((format(printf, 3, 4))) void conf_error_at(struct conf *c, const char *member,
 							 const char *fmt, ...);
+/* For what may be meant so, or may be mended without us: the file is taken all the same. */
+__attribute__((format(printf, 3, 4))) void conf_warn_at(struct conf *c, const char *member,
+							const char *fmt, ...);
 /* Whether the object being checked was given this member (and not as null). */
 bool conf_has(const struct conf *c, const char *member);
 /*

@@ -128,6 +128,38 @@ int daemon_parse_options(struct daemon_options *out, const struct daemon_program
 	return -1;
 }
 
+void daemon_log_conf(const char *file, const struct conf_errors *errors)
+{
+	for (const struct conf_error *e = errors->first; e; e = e->next)
+		log_event(e->is_warning ? LOG_WARN : LOG_ERROR, "%s: %s%s%s", file, e->path,
+			  e->path[0] ? ": " : "", e->text);
+}
+
+void daemon_report_conf(const struct daemon_options *o, const struct conf_errors *errors)
+{
+	bool is_for_people = o->wants_check || (errors->count && o->log_format == LOG_TEXT);
+	struct buf text;
+
+	if (!is_for_people) {
+		daemon_log_conf(o->config, errors);
+		return;
+	}
+	buf_init(&text, 0);
+	conf_errors_write(errors, o->config, &text);
+	fwrite(buf_data(&text), 1, buf_len(&text), stderr);
+	buf_fini(&text);
+}
+
+int daemon_fail(const struct daemon_options *o, const struct daemon_program *program,
+		const char *text)
+{
+	if (o->log_format == LOG_JSON)
+		log_error("%s", text);
+	else
+		fprintf(stderr, "%s: %s\n", program->name, text);
+	return 1;
+}
+
 size_t daemon_raise_fd_limit(void)
 {
 	struct rlimit limit;

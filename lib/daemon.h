@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "lib/conf.h"
 #include "lib/err.h"
 #include "lib/log.h"
 #include "lib/loop.h"
@@ -36,6 +37,17 @@ struct daemon_options {
  */
 int daemon_parse_options(struct daemon_options *out, const struct daemon_program *program, int argc,
 			 char **argv);
+
+/* Logs what is wrong with a configuration, an event for each mistake and each warning. */
+void daemon_log_conf(const char *file, const struct conf_errors *errors);
+/*
+ * The same before the daemon runs: lines to read for --check and when they end it, unless the log
+ * is JSON.
+ */
+void daemon_report_conf(const struct daemon_options *o, const struct conf_errors *errors);
+/* Says why it does not start; returns the exit status 1. */
+int daemon_fail(const struct daemon_options *o, const struct daemon_program *program,
+		const char *text);
 
 /* Raises the soft limit of descriptors to the hard one. Returns the limit in force. */
 size_t daemon_raise_fd_limit(void);

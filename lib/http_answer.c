@@ -140,10 +140,11 @@ __attribute__((format(printf, 4, 0))) static void respond_problem(struct http_re
 								  const char *fmt, va_list ap)
 {
 	struct buf *body = http_scratch(req);
-	char detail[512];
+	CLEANUP(cleanup_free) char *detail = NULL; /* all mistakes of a file may be in it */
 
-	vsnprintf(detail, sizeof(detail), fmt, ap);
-	problem_body(body, status, field, detail);
+	if (vasprintf(&detail, fmt, ap) < 0)
+		detail = NULL;
+	problem_body(body, status, field, detail ? detail : http_reason(status));
 	http_respond(req, status, "application/problem+json", buf_str(body));
 }
 

@@ -339,6 +339,11 @@ static int call_connect(struct http_call *call, bool may_reuse)
 	return 0;
 }
 
+static const char *connect_problem(int error)
+{
+	return error == -ECONNREFUSED ? "connection refused" : strerror(-error);
+}
+
 /*
  * The connection broke. A kept one may have been closed by the server just before the request went
  * out; that is no failure of the service, so it is tried once more on a new one, if sending it
@@ -357,7 +362,7 @@ static void call_broken(struct http_call *call, int error, const char *problem)
 	call_disconnect(call);
 	r = call_connect(call, false);
 	if (r < 0)
-		call_end(call, r, "cannot connect");
+		call_end(call, r, connect_problem(r));
 }
 
 /* --- sending and receiving ------------------------------------------------------------------- */
@@ -579,8 +584,8 @@ static void call_on_event(struct loop_io *io, uint32_t events)
 		int r = net_socket_error(io->fd);
 
 		if (r < 0 || (events & EPOLLHUP)) {
-			call_end(call, r < 0 ? r : -ECONNRESET,
-				 r == -ECONNREFUSED ? "connection refused" : "cannot connect");
+			r = r < 0 ? r : -ECONNRESET;
+			call_end(call, r, connect_problem(r));
 			return;
 		}
 		if (!(events & EPOLLOUT))
@@ -736,7 +741,7 @@ struct http_call *http_call_start(struct http_client *client, const struct http_
 	r = call_connect(call, !call->spec.closes);
 	if (r < 0) {
 		call->start_error = r;
-		call->start_problem = r == -ECONNREFUSED ? "connection refused" : "cannot connect";
+		call->start_problem = connect_problem(r);
 		loop_defer(client->loop, &call->again);
 	}
 	return call;

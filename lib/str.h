@@ -85,6 +85,14 @@ static inline struct str str_trim(struct str s)
 	return s;
 }
 
+/* Without the newlines at its end. */
+static inline struct str str_chomp(struct str s)
+{
+	while (s.len && s.p[s.len - 1] == '\n')
+		s.len--;
+	return s;
+}
+
 /*
  * Cuts the next piece off *rest at `sep`. Returns false when nothing is left. "a,,b" gives "a", "",
  * "b". A *rest whose p is NULL is finished.

@@ -425,18 +425,19 @@ static int load_ticket_keys(struct tls_server *s, const char *path, struct err *
  * ------------------------------------------------------------------------------------------------------
  */
 
-static int load_certificate(SSL_CTX *ctx, const struct tls_certificate *c, struct err *err)
+static int load_certificate(SSL_CTX *ctx, const struct tls_certificate *c, bool *is_key,
+			    struct err *err)
 {
-	X509 *x509;
-
+	*is_key = false;
 	if (access(c->certificate, R_OK) < 0)
 		return err_set(err, -errno, "%s: cannot read the certificate: %s", c->certificate,
 			       strerror(errno));
-	if (access(c->key, R_OK) < 0)
-		return err_set(err, -errno, "%s: cannot read the key: %s", c->key, strerror(errno));
 	if (SSL_CTX_use_certificate_chain_file(ctx, c->certificate) != 1)
 		return err_set(err, -EINVAL, "%s: not a PEM certificate: %s", c->certificate,
 			       tls_reason());
+	*is_key = true;
+	if (access(c->key, R_OK) < 0)
+		return err_set(err, -errno, "%s: cannot read the key: %s", c->key, strerror(errno));
 	if (SSL_CTX_use_PrivateKey_file(ctx, c->key, SSL_FILETYPE_PEM) != 1) {
 		unsigned long code = ERR_peek_error();
 
@@ -451,10 +452,35 @@ static int load_certificate(SSL_CTX *ctx, const struct tls_certificate *c, struc
 		ERR_clear_error();
 		return err_set(err, -EINVAL, "%s: is not the key of %s", c->key, c->certificate);
 	}
-	x509 = SSL_CTX_get0_certificate(ctx);
-	if (X509_cmp_current_time(X509_get0_notAfter(x509)) < 0)
-		return err_set(err, -EINVAL, "%s: the certificate has expired", c->certificate);
 	return 0;
+}
+
+int tls_check_certificate(const struct tls_certificate *c, struct tls_finding *out, struct err *err)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+	const X509 *x509;
+	int rc;
+
+	*out = (struct tls_finding) { 0 };
+	if (!ctx)
+		return err_set(err, -ENOMEM, "cannot make a TLS context: %s", tls_reason());
+	rc = load_certificate(ctx, c, &out->is_key, err);
+	if (rc == 0) {
+		x509 = SSL_CTX_get0_certificate(ctx);
+		out->is_expired = X509_cmp_current_time(X509_get0_notAfter(x509)) < 0;
+		out->is_early = X509_cmp_current_time(X509_get0_notBefore(x509)) > 0;
+	}
+	SSL_CTX_free(ctx);
+	return rc;
+}
+
+int tls_check_ticket_keys(const char *path, struct err *err)
+{
+	struct tls_server s = { 0 };
+	int rc = load_ticket_keys(&s, path, err);
+
+	OPENSSL_cleanse(s.ticket_keys, sizeof(s.ticket_keys));
+	return rc;
 }
 
 static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_options *o,
@@ -462,6 +488,7 @@ static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_option
 {
 	char groups[] = "X25519:P-256:P-384"; /* OpenSSL's macro takes no const */
 	SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+	bool is_key;
 
 	if (!ctx) {
 		err_set(err, -ENOMEM, "cannot make a TLS context: %s", tls_reason());
@@ -490,7 +517,7 @@ static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_option
 	SSL_CTX_set_session_id_context(
 		ctx, (const unsigned char *)certificate->certificate,
 		(unsigned)MIN(strlen(certificate->certificate), (size_t)SSL_MAX_SID_CTX_LENGTH));
-	if (load_certificate(ctx, certificate, err) < 0) {
+	if (load_certificate(ctx, certificate, &is_key, err) < 0) {
 		SSL_CTX_free(ctx);
 		return NULL;
 	}

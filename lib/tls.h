@@ -26,11 +26,24 @@ struct tls_server_options {
 	const char *ticket_keys; /* file shared by all gateways, NULL: keys of this process alone */
 };
 
+/* What looking at a certificate found. */
+struct tls_finding {
+	bool is_key;     /* the key's file is at fault, not the certificate's */
+	bool is_expired; /* can be used, but clients refuse it */
+	bool is_early;   /* ... because its time has not come yet */
+};
+
+/* Whether both files can be read and belong together. 0, or -errno with the sentence in err. */
+int tls_check_certificate(const struct tls_certificate *c, struct tls_finding *out,
+			  struct err *err);
+int tls_check_ticket_keys(const char *path, struct err *err);
+
 /* Certificates and policy of one listener, for one thread: OpenSSL 3.0 contends when threads share
  * a context. */
 struct tls_server;
 
-/* Loads and checks everything (key fits certificate, dates). NULL with the sentence in err. */
+/* Loads everything and checks that keys fit; not the dates, so that one certificate that has run
+ * out takes no other with it. NULL with the sentence in err. */
 struct tls_server *tls_server_new(const struct tls_server_options *options, struct err *err);
 void tls_server_free(struct tls_server *s);
 /* A connection on the socket, in accept state; NULL when out of memory. The caller frees it with

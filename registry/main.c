@@ -49,19 +49,13 @@ static const struct daemon_program program = {
 		 "  registryctl --url http://127.0.0.1:8761 apps\n",
 };
 
-/* Reads the file; every mistake goes to standard error. */
-static int conf_read(const char *path, struct reg_conf *out, struct arena *arena)
+static int conf_read(const struct daemon_options *options, struct reg_conf *out,
+		     struct arena *arena)
 {
 	struct conf_errors errors = { 0 };
-	struct buf text;
-	int r = conf_load(out, &reg_conf_object, path, arena, &errors);
+	int r = conf_load(out, &reg_conf_object, options->config, arena, &errors);
 
-	if (r < 0) {
-		buf_init(&text, 0);
-		conf_errors_write(&errors, path, &text);
-		fwrite(buf_data(&text), 1, buf_len(&text), stderr);
-		buf_fini(&text);
-	}
+	daemon_report_conf(options, &errors);
 	conf_errors_fini(&errors);
 	return r;
 }
@@ -294,18 +288,13 @@ static void on_reload(int signo, void *arg)
 	struct arena arena;
 	struct reg_conf fresh;
 	struct conf_errors errors = { 0 };
-	struct buf text;
 
 	(void)signo;
 	daemon_notify("RELOADING=1");
 	arena_init(&arena, 4096, 0);
-	buf_init(&text, 0);
-	if (conf_read(r->config_path, &fresh, &arena) < 0) {
-		log_error("%s: not reloaded, nothing changed", r->config_path);
-		arena_fini(&arena);
-	} else if (conf_check_reload(&reg_conf_object, &r->conf, &fresh, &errors) < 0) {
-		conf_errors_write(&errors, r->config_path, &text);
-		fwrite(buf_data(&text), 1, buf_len(&text), stderr);
+	if (conf_load(&fresh, &reg_conf_object, r->config_path, &arena, &errors) < 0 ||
+	    conf_check_reload(&reg_conf_object, &r->conf, &fresh, &errors) < 0) {
+		daemon_log_conf(r->config_path, &errors);
 		log_error("%s: not reloaded, nothing changed", r->config_path);
 		arena_fini(&arena);
 	} else {
@@ -319,7 +308,6 @@ static void on_reload(int signo, void *arg)
 		log_info("%s: reloaded", r->config_path);
 	}
 	conf_errors_fini(&errors);
-	buf_fini(&text);
 	daemon_notify("READY=1");
 }
 
@@ -385,7 +373,7 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN);
 	r.config_path = options.config;
 	arena_init(&r.arena, 4096, 0);
-	if (conf_read(options.config, &r.conf, &r.arena) < 0) {
+	if (conf_read(&options, &r.conf, &r.arena) < 0) {
 		status = 1;
 	} else if (options.wants_check) {
 		printf("%s: ok\n", options.config);
