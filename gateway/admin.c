@@ -54,7 +54,7 @@ static void post_reload(struct http_request *req, void *arg)
 	if (gateway_reload(a->gateway, &errors) == 0)
 		http_respond_json(req, 200, STR("{\"reloaded\":true}"));
 	else
-		http_problem(req, 422, "%.*s", STR_ARG(buf_str(&errors)));
+		http_problem(req, 422, "%.*s", STR_ARG(str_chomp(buf_str(&errors))));
 	buf_fini(&errors);
 }
 

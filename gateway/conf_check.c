@@ -352,6 +352,28 @@ static void check_reachable(struct check *k, const struct gw_route *route, size_
 
 /* --- the whole file ------------------------------------------------------------------------ */
 
+/* Methods may be made up, but one that nearly has the name of a usual one is misspelt. */
+static void check_methods(struct check *k, const struct gw_match *match)
+{
+	static const char *const usual[] = { "GET",   "HEAD",    "POST",  "PUT", "DELETE",
+					     "PATCH", "OPTIONS", "TRACE", NULL };
+
+	conf_enter(k->c, "match");
+	for (size_t i = 0; i < match->methods_count; i++) {
+		const char *nearest;
+
+		if (!match->methods[i].p || http_method_id(match->methods[i]) != METHOD_OTHER)
+			continue;
+		nearest = conf_nearest(match->methods[i], usual);
+		if (nearest)
+			conf_warn_at(k->c, "methods",
+				     "\"%s\" is no usual method; did you mean "
+				     "\"%s\"?",
+				     match->methods[i].p, nearest);
+	}
+	conf_leave(k->c);
+}
+
 static void check_routes(struct check *k)
 {
 	for (size_t i = 0; i < k->conf->routes_count; i++) {
@@ -366,6 +388,7 @@ static void check_routes(struct check *k)
 		resolve_route(k, route);
 		check_request_rules(k, &route->request);
 		check_reachable(k, route, i);
+		check_methods(k, &route->match);
 		conf_leave(k->c);
 	}
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 struct conf;
+struct gw_conf;
 
 void gw_check_listener(struct conf *c, void *object);
 void gw_check_auth(struct conf *c, void *object);
@@ -16,3 +17,5 @@ void gw_check_route(struct conf *c, void *object);
 /* The whole file: names that refer to other parts become pointers, derived members are filled in.
  */
 void gw_check_conf(struct conf *c, void *object);
+/* Certificates, keys, key sets, and the folders of files that are written. */
+void gw_check_files(struct conf *c, const struct gw_conf *conf);

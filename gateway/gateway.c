@@ -148,7 +148,8 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 static void report(const struct conf_errors *errors, const char *file, struct buf *out)
 {
 	for (const struct conf_error *e = errors->first; e; e = e->next)
-		log_error("reload: %s: %s%s%s", file, e->path, e->path[0] ? ": " : "", e->text);
+		log_event(e->is_warning ? LOG_WARN : LOG_ERROR, "reload: %s: %s%s%s", file, e->path,
+			  e->path[0] ? ": " : "", e->text);
 	if (out)
 		conf_errors_write(errors, file, out);
 }
@@ -217,6 +218,7 @@ int gateway_reload(struct gateway *g, struct buf *out)
 			worker_post_conf(g->workers[i], confs[i]);
 		pools_update(g->pools);
 		reopen_records(g, out);
+		report(&errors, g->config_file, NULL);
 		g->reloads++;
 		log_info("reload: done, %zu routes, %zu services", fresh->route_count,
 			 fresh->conf.services_count);

@@ -7,14 +7,13 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "gateway/ctl_check.h"
+#include "gateway/ctl_find.h"
 #include "gateway/ctl_token.h"
-#include "gateway/snapshot.h"
-#include "gateway/worker.h"
 #include "lib/http_client.h"
 #include "lib/table.h"
 
-#define DEFAULT_SOCKET "/run/gatehouse/gateway.sock"
-#define DRAIN_WAIT_S   120
+#define DRAIN_WAIT_S 120
 
 struct ctl {
 	struct str url; /* "unix:/path", or "http://…" for what only reads */
@@ -40,7 +39,7 @@ static void print_help(void)
 	     "options:\n"
 	     "  --socket PATH  admin.socket of the gatewayd to talk to (default "
 	     "$GATEHOUSE_GATEWAY, else\n"
-	     "                 " DEFAULT_SOCKET ")\n"
+	     "                 the only one in " CTL_SOCKET_FOLDER ")\n"
 	     "  --url URL      its admin port instead, http://ADDRESS:PORT; there reload and drain "
 	     "are refused\n"
 	     "  --json         one JSON document instead of tables\n"
@@ -81,25 +80,28 @@ static int ask(const struct ctl *ctl, enum http_method method, const char *path,
 	spec.target[1] = str_from(path);
 	if (http_fetch(out, &spec, &err) < 0) {
 		fprintf(stderr,
-			"gatewayctl: %.*s: %s\nIs gatewayd running, and is this its admin.socket? "
-			"You may need to be root.\n",
+			"gatewayctl: no gatewayd answers at %.*s: %s (is it running? its "
+			"admin.socket: --socket PATH)\n",
 			STR_ARG(ctl->url), err.text);
 		return 1;
 	}
 	return 0;
 }
 
-/* The "detail" of a problem document, or the whole body. */
-static int print_problem(const struct http_answer *answer)
+/* The "detail" of a problem document, which may have several lines, or the document itself. */
+static int print_problem(const struct ctl *ctl, const struct http_answer *answer)
 {
-	struct str body = buf_str(&answer->body);
+	struct str body = buf_str(&answer->body), detail, line;
 	json_t *json = json_loadb(body.p, body.len, 0, NULL);
-	const char *detail = json_string_value(json_object_get(json, "detail"));
 
-	if (detail)
-		fprintf(stderr, "gatewayctl: %s\n", detail);
-	else
+	detail = str_from(json_string_value(json_object_get(json, "detail")));
+	if (ctl->is_json && json)
+		printf("%.*s\n", STR_ARG(body));
+	else if (!detail.p)
 		fprintf(stderr, "gatewayctl: status %u\n", answer->status);
+	else
+		while (str_split(&detail, '\n', &line))
+			fprintf(stderr, "gatewayctl: %.*s\n", STR_ARG(line));
 	json_decref(json);
 	return 1;
 }
@@ -195,19 +197,28 @@ static void print_status(const json_t *s)
 static int cmd_status(const struct ctl *ctl)
 {
 	struct http_answer answer;
+	const char *program;
 	json_t *json;
+	int status = 0;
 
 	if (ask(ctl, METHOD_GET, "/status", &answer))
 		return 1;
-	if (ctl->is_json) {
+	json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
+	program = json_string_value(json_object_get(json, "program"));
+	if (answer.status != 200) {
+		status = print_problem(ctl, &answer);
+	} else if (!program || strcmp(program, "gatewayd") != 0) {
+		fprintf(stderr, "gatewayctl: %.*s is not gatewayd's, %s answers there\n",
+			STR_ARG(ctl->url), program ? program : "another program");
+		status = 1;
+	} else if (ctl->is_json) {
 		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
 	} else {
-		json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
 		print_status(json);
-		json_decref(json);
 	}
+	json_decref(json);
 	http_answer_fini(&answer);
-	return 0;
+	return status;
 }
 
 static int cmd_metrics(const struct ctl *ctl)
@@ -229,7 +240,7 @@ static int cmd_reload(const struct ctl *ctl)
 	if (ask(ctl, METHOD_POST, "/reload", &answer))
 		return 1;
 	if (answer.status != 200)
-		status = print_problem(&answer);
+		status = print_problem(ctl, &answer);
 	else
 		puts(ctl->is_json ? "{\"reloaded\":true}" : "reloaded");
 	http_answer_fini(&answer);
@@ -268,7 +279,7 @@ static int cmd_drain(const struct ctl *ctl, bool waits)
 	if (ask(ctl, METHOD_POST, "/drain", &answer))
 		return 1;
 	if (answer.status != 202)
-		status = print_problem(&answer);
+		status = print_problem(ctl, &answer);
 	http_answer_fini(&answer);
 	if (status)
 		return status;
@@ -278,45 +289,12 @@ static int cmd_drain(const struct ctl *ctl, bool waits)
 	return 0;
 }
 
-static int cmd_check(const struct ctl *ctl, const char *file)
-{
-	struct conf_errors errors = { 0 };
-	struct snapshot *snapshot = NULL;
-	struct worker_conf *conf;
-	struct buf text;
-	struct err err;
-	int rc = snapshot_load(&snapshot, file, &errors);
-
-	if (rc == 0) {
-		conf = worker_conf_new(snapshot, &err);
-		if (conf) {
-			worker_conf_put(conf);
-		} else {
-			conf_errors_add(&errors, "listeners", "%s", err.text);
-			rc = -EINVAL;
-		}
-	}
-	buf_init(&text, 0);
-	conf_errors_write(&errors, file, &text);
-	if (ctl->is_json)
-		printf("{\"ok\":%s,\"errors\":%zu}\n", rc == 0 ? "true" : "false", errors.count);
-	if (rc < 0)
-		fwrite(buf_str(&text).p, 1, buf_len(&text), stderr);
-	else if (!ctl->is_json)
-		printf("%s: ok, %zu routes, %zu services\n", file, snapshot->route_count,
-		       snapshot->conf.services_count);
-	buf_fini(&text);
-	conf_errors_fini(&errors);
-	snapshot_put(&snapshot);
-	return rc < 0;
-}
-
 static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
 {
 	const char *command = argv[0];
 
 	if (strcmp(command, "check") == 0)
-		return argc == 2 ? cmd_check(ctl, argv[1]) : usage("check needs one FILE");
+		return argc == 2 ? ctl_check(argv[1], ctl->is_json) : usage("check needs one FILE");
 	if (argc != 1)
 		return usage("too many arguments");
 	if (strcmp(command, "status") == 0)
@@ -328,6 +306,27 @@ static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
 	if (strcmp(command, "drain") == 0)
 		return cmd_drain(ctl, waits);
 	return usage("no such command");
+}
+
+/* Finds out which gatewayd is meant; `check` needs none. */
+static int run_somewhere(struct ctl *ctl, int argc, char **argv, bool waits, const char *path)
+{
+	struct buf url;
+	int status = 0;
+
+	buf_init(&url, 0);
+	if (!ctl->url.p && strcmp(argv[0], "check") != 0) {
+		buf_addz(&url, "unix:");
+		if (path)
+			buf_addz(&url, path);
+		else if (ctl_find_socket(CTL_SOCKET_FOLDER, &url) < 0)
+			status = 1;
+		ctl->url = buf_str(&url);
+	}
+	if (status == 0)
+		status = run(ctl, argc, argv, waits);
+	buf_fini(&url);
+	return status;
 }
 
 int main(int argc, char **argv)
@@ -345,8 +344,7 @@ int main(int argc, char **argv)
 	const char *path = getenv("GATEHOUSE_GATEWAY");
 	struct ctl ctl = { 0 };
 	bool waits = false;
-	struct buf url;
-	int opt, status;
+	int opt;
 
 	/* Has options of its own. */
 	if (argc > 1 && strcmp(argv[1], "token") == 0)
@@ -377,12 +375,5 @@ int main(int argc, char **argv)
 	}
 	if (optind == argc)
 		return usage("no command");
-	buf_init(&url, 0);
-	if (!ctl.url.p) {
-		buf_printf(&url, "unix:%s", path ? path : DEFAULT_SOCKET);
-		ctl.url = buf_str(&url);
-	}
-	status = run(&ctl, argc - optind, argv + optind, waits);
-	buf_fini(&url);
-	return status;
+	return run_somewhere(&ctl, argc - optind, argv + optind, waits, path);
 }

@@ -32,30 +32,16 @@ static int print_schema(void)
 	return 0;
 }
 
-static int fail(const char *text)
-{
-	fprintf(stderr, "gatewayd: %s\n", text);
-	return 1;
-}
-
-/* Every mistake on a line of its own. */
-static int load(struct snapshot **out, const char *file)
+static int load(struct snapshot **out, const struct daemon_options *options)
 {
 	struct conf_errors errors = { 0 };
-	struct buf text;
-	int rc = snapshot_load(out, file, &errors);
+	int rc = snapshot_load(out, options->config, &errors);
 
-	if (rc < 0) {
-		buf_init(&text, 0);
-		conf_errors_write(&errors, file, &text);
-		fwrite(buf_data(&text), 1, buf_len(&text), stderr);
-		buf_fini(&text);
-	}
+	daemon_report_conf(options, &errors);
 	conf_errors_fini(&errors);
 	return rc;
 }
 
-/* What only shows when it is done: certificates that fit their keys. */
 static int check(struct snapshot *snapshot, const char *file)
 {
 	struct err err;
@@ -82,7 +68,7 @@ static int run(struct snapshot *snapshot, const struct daemon_options *options)
 	if (rc == 0)
 		rc = gateway_run(&g, &err);
 	gateway_fini(&g);
-	return rc < 0 ? fail(err.text) : 0;
+	return rc < 0 ? daemon_fail(options, &program, err.text) : 0;
 }
 
 int main(int argc, char **argv)
@@ -95,7 +81,7 @@ int main(int argc, char **argv)
 		return status;
 	if (options.wants_schema)
 		return print_schema();
-	if (load(&snapshot, options.config) < 0)
+	if (load(&snapshot, &options) < 0)
 		return 1;
 	status = options.wants_check ? check(snapshot, options.config) : run(snapshot, &options);
 	snapshot_put(&snapshot);

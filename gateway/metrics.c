@@ -285,6 +285,7 @@ void gateway_write_status(const struct gateway *g, struct buf *out)
 	struct json_writer w = json_writer(out);
 
 	json_open(&w, NULL, '{');
+	json_addz(&w, "program", "gatewayd");
 	json_add_str(&w, "instance", conf->instance);
 	json_add_str(&w, "domain", conf->domain.p ? conf->domain : STR(""));
 	json_addz(&w, "state", gateway_state_name(g->state));

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "gateway/conf_check.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -317,35 +318,20 @@ static bool build_routes(struct build *b)
 
 /* --- files --------------------------------------------------------------------------------- */
 
-static void check_readable(struct build *b, size_t listener, const char *member, struct str file)
+static void check_with_files(struct conf *c, void *object)
 {
-	char path[96];
-
-	if (!file.p || access(file.p, R_OK) == 0)
-		return;
-	snprintf(path, sizeof(path), "listeners[%zu].tls.%s", listener, member);
-	conf_errors_add(b->errors, path, "cannot read %s: %s", file.p, strerror(errno));
+	gw_check_conf(c, object);
+	gw_check_files(c, object);
 }
 
-/* Whether key and certificate fit is told by whoever loads them (lib/tls.h). */
-static void check_tls_files(struct build *b)
+/* With the files that it names, so that all mistakes are found in one run. */
+static int read_conf(struct gw_conf *out, const char *file, struct arena *a,
+		     struct conf_errors *errors)
 {
-	const struct gw_conf *conf = &b->s->conf;
+	struct conf_object root = gw_conf_object;
 
-	for (size_t i = 0; i < conf->listeners_count; i++) {
-		const struct gw_tls *tls = conf->listeners[i].tls;
-
-		for (size_t j = 0; tls && j < tls->certificates_count; j++) {
-			char member[64];
-
-			snprintf(member, sizeof(member), "certificates[%zu].certificate", j);
-			check_readable(b, i, member, tls->certificates[j].certificate);
-			snprintf(member, sizeof(member), "certificates[%zu].key", j);
-			check_readable(b, i, member, tls->certificates[j].key);
-		}
-		if (tls)
-			check_readable(b, i, "ticket_keys", tls->ticket_keys);
-	}
+	root.check = check_with_files;
+	return conf_load(out, &root, file, a, errors);
 }
 
 /* --- life ---------------------------------------------------------------------------------- */
@@ -370,8 +356,7 @@ int snapshot_load(struct snapshot **out, const char *file, struct conf_errors *e
 	s->refs = 1;
 	arena_init(&s->arena, 16384, 0);
 	b.a = &s->arena;
-	if (conf_load(&s->conf, &gw_conf_object, file, &s->arena, errors) == 0) {
-		check_tls_files(&b);
+	if (read_conf(&s->conf, file, &s->arena, errors) == 0) {
 		if (!build_auths(&b) || !build_guard(&b) || !build_rules(&b) || !build_routes(&b))
 			conf_errors_add(errors, "", "out of memory");
 	}

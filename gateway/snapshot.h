@@ -70,7 +70,7 @@ struct snapshot {
 
 /*
  * Reads, checks and compiles the file. 0 and one reference in *out, or -EINVAL with every mistake
- * in `errors`. Reads key sets, looks whether certificates can be read; opens no socket.
+ * in `errors`. Looks at the certificates and key sets that it names; opens no socket.
  */
 int snapshot_load(struct snapshot **out, const char *file, struct conf_errors *errors);
 

@@ -448,12 +448,11 @@ static void names_files_that_are_missing_or_wrong(void **state)
 			  "'name':'a','match':{'path':'/'},'respond':{}}]}"));
 	assert_int_equal(snapshot_load(&s, file_in("gw.json"), &errors), -EINVAL);
 	keep_errors(&errors);
-	assert_string_equal(said, "f: listeners[0].tls.certificates[0].certificate: cannot read "
-				  "/nonexistent/c: No such "
+	assert_string_equal(said, "f: listeners[0].tls.certificates[0].certificate: "
+				  "/nonexistent/c: cannot read the certificate: No such "
 				  "file or directory\n"
-				  "f: listeners[0].tls.certificates[0].key: cannot read "
-				  "/nonexistent/k: No such file or "
-				  "directory\n");
+				  "f: listeners[0].tls.certificates[0].key: /nonexistent/k: "
+				  "cannot read the key: No such file or directory\n");
 	assert_int_equal(snapshot_load(&s, file_in("none.json"), &errors), -EINVAL);
 	keep_errors(&errors);
 	assert_string_equal(said, "f: cannot read it: No such file or directory\n");
