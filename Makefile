@@ -137,7 +137,7 @@ schema: programs
 	$(Q)scripts/schema-to-man.py
 
 # Daemons go to sbin, what people type to bin; the BPF objects are inside nlbd and nlbctl. The units
-# name /usr/sbin and /usr/bin, which another PREFIX takes the place of.
+# name /usr/sbin and /usr/bin, and pages /usr/share/doc, which another PREFIX takes the place of.
 DAEMONS := $(filter nlbd gatewayd registryd,$(PROGRAMS))
 TOOLS := $(filter-out $(DAEMONS),$(PROGRAMS))
 UNITS := $(notdir $(wildcard config/systemd/*.service))
@@ -152,18 +152,21 @@ MAN_DIR ?= $(PREFIX)/share/man
 DOC_DIR ?= $(PREFIX)/share/doc/gatehouse
 man_path = $(MAN_DIR)/man$(subst .,,$(suffix $(1)))/$(1)
 INSTALL := install -D -m
+name_doc_dir = sed -i 's,/usr/share/doc/gatehouse,$(DOC_DIR),g'
 
 .PHONY: uninstall
 install: programs
 	$(Q)for p in $(DAEMONS); do $(INSTALL) 755 $(OUT)/$$p $(DESTDIR)$(PREFIX)/sbin/$$p || exit 1; done
 	$(Q)for p in $(TOOLS); do $(INSTALL) 755 $(OUT)/$$p $(DESTDIR)$(PREFIX)/bin/$$p || exit 1; done
-	$(Q)$(foreach m,$(MAN_PAGES),$(INSTALL) 644 docs/man/$(m) $(DESTDIR)$(call man_path,$(m)) &&) true
+	$(Q)$(foreach m,$(MAN_PAGES),$(INSTALL) 644 docs/man/$(m) $(DESTDIR)$(call man_path,$(m)) && \
+		$(name_doc_dir) $(DESTDIR)$(call man_path,$(m)) &&) true
 	$(Q)for u in $(UNITS); do $(INSTALL) 644 config/systemd/$$u $(DESTDIR)$(UNIT_DIR)/$$u && \
 		sed -i 's,=/usr/\(s\?bin\)/,=$(PREFIX)/\1/,' $(DESTDIR)$(UNIT_DIR)/$$u || exit 1; done
 	$(Q)$(INSTALL) 644 config/systemd/sysusers.conf $(DESTDIR)$(SYSUSERS_DIR)/gatehouse.conf
 	$(Q)$(INSTALL) 644 config/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILES_DIR)/gatehouse.conf
 	$(Q)for d in $(PAGES); do from=docs/$$d; [ -e $$from ] || from=$$d; \
-		$(INSTALL) 644 $$from $(DESTDIR)$(DOC_DIR)/$$d || exit 1; done
+		$(INSTALL) 644 $$from $(DESTDIR)$(DOC_DIR)/$$d && \
+		$(name_doc_dir) $(DESTDIR)$(DOC_DIR)/$$d || exit 1; done
 	$(Q)for e in $(EXAMPLES); do $(INSTALL) 644 config/$$e $(DESTDIR)$(DOC_DIR)/examples/$$e || exit 1; done
 	$(Q)for s in $(SCHEMAS); do $(INSTALL) 644 config/schema/$$s $(DESTDIR)$(DOC_DIR)/schema/$$s || exit 1; done
 

@@ -92,12 +92,29 @@ def test_installed_examples_are_good(installed):
         assert done.returncode == 0, done.stderr
 
 
+def test_runtime_packages_are_all_named(program):
+    needs("readelf")
+    needs("dpkg")
+    named = re.search(r"apt\s+install\s+([^`]*)`", (ROOT / "docs/install.md").read_text())[1].split()
+    libraries = set()
+    for name in DAEMONS + TOOLS:
+        libraries.update(re.findall(r"NEEDED.*\[(.*)\]", run("readelf", "-d", program(name)).stdout))
+    libraries = {x for x in libraries if not re.match(r"lib(c|m|asan|ubsan|tsan)\.so", x)}
+    assert "libssl.so.3" in libraries
+    for library in libraries:
+        packages = re.findall(r"^(\S+?)(?::\w+)?:", run("dpkg", "-S", f"*/{library}").stdout, re.M)
+        assert set(packages) & set(named), f"docs/install.md lacks the package of {library}: {packages}"
+
+
 def test_uninstall_takes_all_of_it_away(build, tmp_path):
     make(build, "install", f"DESTDIR={tmp_path}", "PREFIX=/opt/gatehouse")
     assert (tmp_path / "opt/gatehouse/sbin/nlbd").exists()
     kept = tmp_path / "etc/gatehouse/nlb.json"
     kept.parent.mkdir(parents=True)
     kept.write_text("{}")
+    for page in [*tmp_path.rglob("*.[158]"), *tmp_path.rglob("*.md")]:
+        named = re.findall(r"[\w/]*/share/doc/gatehouse", page.read_text())
+        assert set(named) <= {"/opt/gatehouse/share/doc/gatehouse"}, page
     make(build, "uninstall", f"DESTDIR={tmp_path}", "PREFIX=/opt/gatehouse")
     assert files_below(tmp_path) == {"etc/gatehouse/nlb.json"}
 
@@ -323,10 +340,9 @@ def host_files(tmp_path_factory):
     """What the examples name below /etc/gatehouse."""
     folder = tmp_path_factory.mktemp("etc")
     authority = identity.Authority(str(folder / "ca"))
-    (folder / "tls").mkdir()
-    authority.issue("rider", ["api.rider.example.com"], directory=str(folder / "tls"))
-    signer = identity.Signer(str(folder / "jwks"), "rider", "HS256", "i", "a")
-    os.rename(signer.jwks, folder / "jwks/rider.json")
+    authority.issue("rider", ["api.rider.example.com"], directory=str(folder))
+    signer = identity.Signer(str(folder / "jwks"), "rider", "ES256", "i", "a")
+    os.rename(signer.jwks, folder / "rider.jwks.json")
     (folder / "hash-seed").write_text("0123456789abcdef\n")
     return folder
 
@@ -343,8 +359,30 @@ def test_examples_in_pages_are_good(name, program, host_files, tmp_path):
     assert len(names) == len(set(names))
     path = tmp_path / "config.json"
     path.write_text(json.dumps(complete).replace("/etc/gatehouse/", f"{host_files}/"))
-    done = run(program(CHECKED_BY[name]), "-c", path, "--check")
+    done = run(program(CHECKED_BY[name]), "-c", path, "--check", cwd=host_files)
     assert done.returncode == 0, done.stderr
+
+
+def test_first_configuration_works_as_written(build, tmp_path):
+    """The commands of docs/gateway.md, one after the other, in a network of their own."""
+    text = (ROOT / "docs/gateway.md").read_text()
+    section = re.search(r"^## A first configuration\n(.*?)^## ", text, re.M | re.S)[1]
+    socket_path = f"{tmp_path}/s"
+    section = section.replace("/tmp/rider.sock", socket_path)
+    blocks = re.findall(r"^```(json|sh)\n(.*?)^```", section, re.M | re.S)
+    (tmp_path / "rider.json").write_text(next(body for kind, body in blocks if kind == "json"))
+    commands = "".join(body for kind, body in blocks if kind == "sh")
+    script = f"ip link set lo up || exit 77\nset -e\n{commands}kill $(jobs -p)\nwait\n"
+    env = {**os.environ, "PATH": f"{build}:{os.environ['PATH']}"}
+    # Nothing outlives the process namespace, however the commands end.
+    words = ["unshare", "--net", "--pid", "--fork", "--kill-child", "bash", "-c", script]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=50)
+    if done.returncode in (1, 77) and "unshare" in done.stderr:
+        pytest.skip(f"no network namespace: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count('{"name": "Alice"}') == 2 and "domain       rider" in done.stdout
+    records = [json.loads(line) for line in (tmp_path / "rider-access.log").read_text().splitlines()]
+    assert [(r["status"], r["userId"]) for r in records] == [(200, "u1")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
