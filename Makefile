@@ -141,7 +141,8 @@ schema: programs
 DAEMONS := $(filter nlbd gatewayd registryd,$(PROGRAMS))
 TOOLS := $(filter-out $(DAEMONS),$(PROGRAMS))
 UNITS := $(notdir $(wildcard config/systemd/*.service))
-EXAMPLES := $(patsubst config/%,%,$(wildcard config/*.json config/domains/*.json))
+EXAMPLES := $(patsubst config/%,%,$(wildcard config/*.json config/domains/*.json \
+	config/bird/*.conf config/frr/*.conf config/keepalived/*.conf))
 SCHEMAS := $(notdir $(wildcard config/schema/*.json))
 MAN_PAGES := $(notdir $(wildcard docs/man/*.[158]))
 PAGES := $(notdir $(wildcard docs/*.md)) LICENSE

@@ -243,7 +243,9 @@ static const struct conf_row vip_rows[] = {
 	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &nlb_conf_health_object),
 	  .flags = CONF_NULL, .help = "how gateways are checked; without it all count as healthy" },
 	{ CONF_UNSUPPORTED("allow") },
-	{ CONF_UNSUPPORTED("announce") },
+	{ CONF_BOOL("announce", struct nlb_conf_vip, announce), .def = "false",
+	  .help = "put the address on announce_interface while a gateway can be used, for a "
+		  "routing daemon to announce" },
 	{ 0 },
 };
 static const struct conf_object vip_object = CONF_OBJECT_OF(struct nlb_conf_vip, vip_rows,
@@ -314,6 +316,9 @@ static const struct conf_row root_rows[] = {
 	{ CONF_STRING("pin_directory", struct nlb_conf, pin_directory), .flags = CONF_FIXED,
 	  .def = "\"" PIN_DIRECTORY "\"", .valid = valid_absolute,
 	  .help = "below a BPF file system; holds a folder per interface" },
+	{ CONF_STRING("announce_interface", struct nlb_conf, announce_interface),
+	  .flags = CONF_FIXED, .def = "\"lo\"", .valid = valid_interface,
+	  .help = "where VIPs with \"announce\" are put" },
 	{ CONF_ARRAY("vips", struct nlb_conf, vips, &vip_object), .flags = CONF_REQUIRED,
 	  .max = NLB_MAX_VIPS, .help = "the virtual IPs and their gateways" },
 	{ 0 },

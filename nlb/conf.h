@@ -26,6 +26,7 @@ struct nlb_conf_vip {
 	struct str discover;
 	struct nlb_conf_gateway *gateways;
 	size_t gateways_count;
+	bool announce;                  /* on announce_interface while it can be served */
 	struct nlb_conf_health *health; /* NULL: every gateway counts as healthy */
 };
 
@@ -47,6 +48,7 @@ struct nlb_conf {
 	uint32_t icmp_per_cpu_s;
 	struct str hash_seed;
 	struct str pin_directory;
+	struct str announce_interface;
 	struct nlb_conf_vip *vips;
 	size_t vips_count;
 };

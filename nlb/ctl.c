@@ -14,6 +14,7 @@
 #include "lib/json.h"
 #include "lib/log.h"
 #include "lib/metrics.h"
+#include "nlb/announce.h"
 #include "nlb/blocks.h"
 #include "nlb/discover.h"
 #include "nlb/stats.h"
@@ -85,6 +86,8 @@ static void write_vip(const struct ctl *c, struct json_writer *w, struct vip *vi
 	json_addz(w, "protocol", nlb_protocol_names[vip->conf->protocol]);
 	json_addz(w, "encapsulation", nlb_encap_names[vip->conf->encap]);
 	json_addz(w, "state", vip_state(vip, counts));
+	json_addz(w, "announced",
+		  announce_state_name(announcer_state(c->from->announcer, &vip->conf->address)));
 	json_open(w, "gateways", '{');
 	for (int s = 0; s < GATEWAY_STATES; s++)
 		json_add_u64(w, gateway_state_name((enum gateway_state)s), counts[s]);
@@ -361,6 +364,25 @@ static void get_blocked(struct http_request *req, void *arg)
 	http_respond_json(req, 200, buf_str(out));
 }
 
+static void hold(struct http_request *req, const struct ctl *c, bool withdrawn)
+{
+	bool changes = announcer_is_held(c->from->announcer) != withdrawn;
+
+	announcer_hold(c->from->announcer, withdrawn);
+	http_respond_json(req, 200,
+			  changes ? STR("{\"changed\":true}") : STR("{\"changed\":false}"));
+}
+
+static void post_withdraw(struct http_request *req, void *arg)
+{
+	hold(req, arg, true);
+}
+
+static void post_announce(struct http_request *req, void *arg)
+{
+	hold(req, arg, false);
+}
+
 static void get_healthz(struct http_request *req, void *arg)
 {
 	(void)arg;
@@ -505,6 +527,15 @@ static void write_vip_metrics(const struct ctl *c, struct buf *out)
 	vips_for_each (vip, c->from->vips)
 		metrics_u64(out, "gatehouse_nlb_vip_panic",
 			    METRICS_LABELS({ "vip", str_from(vip->name) }), vip->is_panicking);
+	metrics_family(out, "gatehouse_nlb_vip_announced", "gauge",
+		       "1 while the address of a VIP with announce is on its interface.");
+	vips_for_each (vip, c->from->vips) {
+		if (vip->conf->announce)
+			metrics_u64(out, "gatehouse_nlb_vip_announced",
+				    METRICS_LABELS({ "vip", str_from(vip->name) }),
+				    announcer_state(c->from->announcer, &vip->conf->address) ==
+					    ANNOUNCE_UP);
+	}
 	metrics_family(out, "gatehouse_nlb_vip_packets_total", "counter",
 		       "Packets forwarded for the VIP, gateways of the past included.");
 	vips_for_each (vip, c->from->vips) {
@@ -548,6 +579,8 @@ static const struct http_route routes[] = {
 	{ METHOD_GET, "/blocked", get_blocked, true }, /* who is kept out is nobody's business */
 	{ METHOD_POST, "/block", post_block, true },
 	{ METHOD_POST, "/unblock", post_unblock, true },
+	{ METHOD_POST, "/withdraw", post_withdraw, true },
+	{ METHOD_POST, "/announce", post_announce, true },
 	{ METHOD_POST, "/reload", post_reload, true },
 };
 

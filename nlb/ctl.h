@@ -8,6 +8,7 @@
 #include "lib/err.h"
 #include "nlb/conf.h"
 
+struct announcer;
 struct blocks;
 struct ctl;
 struct discover;
@@ -21,6 +22,7 @@ struct ctl_sources {
 	struct vips *vips;
 	struct discover *discover;
 	struct blocks *blocks;
+	struct announcer *announcer;
 	const char *config_file;
 	/* Reloads the configuration: 0, or -errno with all that is wrong in `out`. */
 	int (*reload)(void *arg, struct buf *out);

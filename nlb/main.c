@@ -15,6 +15,7 @@
 #include "lib/http_client.h"
 #include "lib/log.h"
 #include "lib/loop.h"
+#include "nlb/announce.h"
 #include "nlb/blocks.h"
 #include "nlb/conf.h"
 #include "nlb/ctl.h"
@@ -36,7 +37,9 @@ static const struct daemon_program program = {
 		 "\n"
 		 "Signals: SIGHUP reads the configuration again (a bad one changes nothing and is "
 		 "reported),\n"
-		 "SIGTERM and SIGINT end nlbd.\n"
+		 "SIGTERM and SIGINT end nlbd and take announced VIPs off their interface, SIGUSR2 "
+		 "ends it and\n"
+		 "leaves them there for the next nlbd.\n"
 		 "\n"
 		 "Example:\n"
 		 "  { \"interface\": \"eth0\",\n"
@@ -64,9 +67,11 @@ struct nlbd {
 	struct vips *vips;
 	struct discover *discover;
 	struct blocks *blocks;
+	struct announcer *announcer;
 	struct ctl *ctl;
 	struct ctl_sources sources;
 	bool is_loaded;
+	bool keeps_announced; /* VIPs stay on their interface when we end */
 };
 
 /* --- configuration -----------------------------------------------------------------------------
@@ -166,6 +171,7 @@ static void on_terminate(int signo, void *arg)
 	struct nlbd *d = arg;
 
 	(void)signo;
+	d->keeps_announced = signo == SIGUSR2;
 	log_info("ending; packets are forwarded on");
 	daemon_notify("STOPPING=1");
 	loop_stop(d->loop);
@@ -173,6 +179,25 @@ static void on_terminate(int signo, void *arg)
 
 /* --- start and end ------------------------------------------------------------------------------
  */
+
+static void on_change(void *arg)
+{
+	struct nlbd *d = arg;
+
+	announcer_update(d->announcer, d->vips);
+}
+
+static int start_announcing(struct nlbd *d, struct err *err)
+{
+	int rc = announcer_new(&d->announcer, d->loop, &d->conf->conf, err);
+
+	if (rc)
+		return rc;
+	d->sources.announcer = d->announcer;
+	vips_observe(d->vips, on_change, d);
+	on_change(d);
+	return 0;
+}
 
 static int start(struct nlbd *d, struct err *err)
 {
@@ -186,6 +211,7 @@ static int start(struct nlbd *d, struct err *err)
 	loop_signal(d->loop, SIGHUP, on_hangup, d);
 	loop_signal(d->loop, SIGTERM, on_terminate, d);
 	loop_signal(d->loop, SIGINT, on_terminate, d);
+	loop_signal(d->loop, SIGUSR2, on_terminate, d);
 	d->client = http_client_new(d->loop, 0);
 	d->sources = (struct ctl_sources) {
 		.loader = &d->loader, .config_file = d->options.config, .reload = reload, .arg = d
@@ -218,6 +244,9 @@ static int start(struct nlbd *d, struct err *err)
 		rc = discover_apply(d->discover, conf, err);
 	if (!rc)
 		rc = loader_attach(&d->loader, conf, err);
+	/* Not earlier: who announces gets packets. */
+	if (!rc)
+		rc = start_announcing(d, err);
 	if (!rc)
 		rc = daemon_drop_privileges(d->options.user, keep, ARRAY_SIZE(keep), err);
 	return rc;
@@ -225,6 +254,7 @@ static int start(struct nlbd *d, struct err *err)
 
 static void stop(struct nlbd *d, bool has_started)
 {
+	announcer_free(&d->announcer, has_started && !d->keeps_announced);
 	ctl_free(&d->ctl);
 	discover_free(&d->discover);
 	blocks_free(&d->blocks);

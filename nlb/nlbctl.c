@@ -26,7 +26,7 @@ static const struct group {
 	    &command_top } },
 	{ "Steer",
 	  { &command_drain, &command_undrain, &command_block, &command_unblock, &command_blocked,
-	    &command_reload, &command_detach } },
+	    &command_withdraw, &command_announce, &command_reload, &command_detach } },
 	{ "Gateway hosts (needs no daemon)",
 	  { &command_decap_attach, &command_decap_detach, &command_decap_status } },
 	{ "Either", { &command_doctor } },

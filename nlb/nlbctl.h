@@ -91,5 +91,6 @@ const char *nlbctl_service(char out[static NLBCTL_SERVICE_LEN], const json_t *vi
 extern const struct command command_status, command_vips, command_gateways, command_flows;
 extern const struct command command_trace, command_top, command_doctor;
 extern const struct command command_drain, command_undrain, command_reload, command_detach;
+extern const struct command command_withdraw, command_announce;
 extern const struct command command_block, command_unblock, command_blocked;
 extern const struct command command_decap_attach, command_decap_detach, command_decap_status;

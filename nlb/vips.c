@@ -19,7 +19,15 @@ struct vips {
 	struct list list;
 	const struct nlb_conf *conf;
 	bool has_vip_id[NLB_MAX_VIPS];
+	void (*on_change)(void *arg);
+	void *arg;
 };
+
+void vips_observe(struct vips *v, void (*on_change)(void *arg), void *arg)
+{
+	v->on_change = on_change;
+	v->arg = arg;
+}
 
 struct list *vips_list(struct vips *v)
 {
@@ -45,6 +53,8 @@ void vips_flush(struct vips *v)
 		if (vip->is_dirty)
 			vip_flush(vip);
 	}
+	if (v->on_change)
+		v->on_change(v->arg);
 }
 
 static void on_flush(struct loop_task *task)

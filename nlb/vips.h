@@ -17,6 +17,8 @@ void vips_free(struct vips **v);
 
 /* Makes the set of VIPs what the configuration says; `conf` must stay valid until the next one. */
 int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err);
+/* Called after each time that maps were brought up to date. NULL: nobody. */
+void vips_observe(struct vips *v, void (*on_change)(void *arg), void *arg);
 /* Brings all maps up to date at once, instead of at the end of the round. */
 void vips_flush(struct vips *v);
 

@@ -75,6 +75,8 @@ def test_everything_has_its_place(installed):
     expected |= {f"{documents}/schema/{name}.json" for name in DAEMONS}
     for example in ("nlb", "registry", "domains/rider", "domains/driver"):
         expected.add(f"{documents}/examples/{example}.json")
+    for daemon in ("bird", "frr", "keepalived"):
+        expected.add(f"{documents}/examples/{daemon}/{daemon}.conf")
     expected.add(f"{documents}/LICENSE")
     assert found == expected
 

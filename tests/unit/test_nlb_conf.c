@@ -123,7 +123,8 @@ static void names_every_mistake_with_its_path(void **state)
 		  "vips[0].discover: needs \"registry\"" },
 		{ VIP("{ " GOOD GWS ", \"protocol\": \"sctp\" }"), "vips[0].protocol: " },
 		{ VIP("{ " GOOD GWS ", \"encapsulation\": \"gre\" }"), "vips[0].encapsulation: " },
-		{ VIP("{ " GOOD GWS ", \"announce\": true }"), "vips[0].announce: " },
+		{ VIP("{ " GOOD GWS ", \"announce\": 1 }"), "vips[0].announce: must be true" },
+		{ ROOT(ETH0 "\"announce_interface\": \"a/b\""), "announce_interface: must be" },
 		{ VIP("{ " GOOD GWS
 		      " }, { \"name\": \"a\", \"address\": \"192.0.2.2\", \"port\": 1" GWS " }"),
 		  "vips[1].name: \"a\" is vips[0] already\n" },
