@@ -498,7 +498,8 @@ static void *new_items(struct conf *c, const struct conf_row *row, void *out, si
 {
 	void *items;
 
-	if (count == 0 && (row->flags & CONF_REQUIRED) && !(row->flags & CONF_EMPTY_OK)) {
+	if (count == 0 && (row->flags & (CONF_REQUIRED | CONF_NOT_EMPTY)) &&
+	    !(row->flags & CONF_EMPTY_OK)) {
 		conf_error(c, "must not be empty");
 		return NULL;
 	}

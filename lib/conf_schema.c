@@ -42,7 +42,7 @@ static void schema_set_items(json_t *s, const struct conf_row *row)
 
 	schema_set_type(s, row, is_list ? "array" : "object");
 	json_object_set_new(s, is_list ? "items" : "additionalProperties", item);
-	if ((row->flags & CONF_REQUIRED) && !(row->flags & CONF_EMPTY_OK))
+	if ((row->flags & (CONF_REQUIRED | CONF_NOT_EMPTY)) && !(row->flags & CONF_EMPTY_OK))
 		json_object_set_new(s, is_list ? "minItems" : "minProperties", json_integer(1));
 	if (row->max)
 		json_object_set_new(s, is_list ? "maxItems" : "maxProperties",

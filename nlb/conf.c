@@ -179,15 +179,18 @@ static void check_vip(struct conf *c, void *object)
 			    str_eqz(STR("tcp"), nlb_protocol_names[vip->protocol]));
 	for (size_t i = 0; i < vip->gateways_count; i++)
 		check_gateway(c, vip, i);
+	nlb_conf_filter_fit(c, vip);
 }
 
 static void check_root(struct conf *c, void *object)
 {
 	struct nlb_conf *conf = object;
+	size_t allowed = 0;
 
 	for (size_t i = 0; i < conf->vips_count; i++) {
 		struct nlb_conf_vip *vip = &conf->vips[i];
 
+		allowed += vip->allow_count;
 		conf_enter_index(c, "vips", i);
 		if (vip->discover.p && !vip->gateways_count && !conf->registry_urls_count)
 			conf_error_at(c, "discover", "needs \"registry\": { \"urls\": [ … ] }");
@@ -203,6 +206,10 @@ static void check_root(struct conf *c, void *object)
 		}
 		conf_leave(c);
 	}
+	if (allowed > NLB_ALLOWED_MAX)
+		conf_error_at(c, "vips",
+			      "all \"allow\" lists together have %zu prefixes, at most %d fit",
+			      allowed, NLB_ALLOWED_MAX);
 }
 
 /* --- rows ------------------------------------------------------------------------------------ */
@@ -242,10 +249,15 @@ static const struct conf_row vip_rows[] = {
 	  .max = NLB_MAX_GATEWAYS - 1, .help = "a fixed list of gateways" },
 	{ CONF_OPTIONAL("health", struct nlb_conf_vip, health, &nlb_conf_health_object),
 	  .flags = CONF_NULL, .help = "how gateways are checked; without it all count as healthy" },
-	{ CONF_UNSUPPORTED("allow") },
 	{ CONF_BOOL("announce", struct nlb_conf_vip, announce), .def = "false",
 	  .help = "put the address on announce_interface while a gateway can be used, for a "
 		  "routing daemon to announce" },
+	{ CONF_PREFIXES("allow", struct nlb_conf_vip, allow), .max = NLB_ALLOWED_MAX,
+	  .flags = CONF_NULL | CONF_NOT_EMPTY,
+	  .help = "prefixes of the sources that may use it; all if not given" },
+	{ CONF_OPTIONAL("new_connections_per_source", struct nlb_conf_vip, source_rate,
+			&nlb_conf_source_rate_object),
+	  .flags = CONF_NULL, .help = "limit for each source address (IPv6: network of 64 bits)" },
 	{ 0 },
 };
 static const struct conf_object vip_object = CONF_OBJECT_OF(struct nlb_conf_vip, vip_rows,

@@ -7,6 +7,7 @@
 #include "lib/maglev.h"
 #include "lib/net.h"
 #include "lib/str.h"
+#include "nlb/conf_filter.h"
 #include "nlb/conf_health.h"
 
 enum nlb_xdp_mode { NLB_XDP_AUTO, NLB_XDP_NATIVE, NLB_XDP_GENERIC };
@@ -28,6 +29,9 @@ struct nlb_conf_vip {
 	size_t gateways_count;
 	bool announce;                  /* on announce_interface while it can be served */
 	struct nlb_conf_health *health; /* NULL: every gateway counts as healthy */
+	struct net_prefix *allow;       /* none: every source */
+	size_t allow_count;
+	struct nlb_conf_source_rate *source_rate; /* NULL: no limit */
 };
 
 struct nlb_conf {

@@ -9,6 +9,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/log.h"
+#include "nlb/allow.h"
 
 #define SETTLE_SWEEP_MS 30000
 
@@ -115,7 +116,16 @@ static int write_vip(struct vip *vip)
 	struct vip_key address = vip_key_address(&vip->key);
 	struct nlb_vip value = { .id = vip->id, .encap = (uint8_t)(vip->conf->encap + 1) };
 	struct nlb_vip none = { 0 };
-	int rc = vipmap_put(maps, &address, &none);
+	int rc;
+
+	if (vip->conf->allow_count)
+		value.flags |= NLB_VIP_ALLOW;
+	if (vip->conf->source_rate) {
+		value.flags |= NLB_VIP_RATE;
+		nlb_conf_source_rate_ticks(vip->conf->source_rate, maps->hz, &value.source_interval,
+					   &value.source_burst);
+	}
+	rc = vipmap_put(maps, &address, &none);
 
 	return rc ? rc : vipmap_put(maps, &vip->key, &value);
 }
@@ -280,6 +290,27 @@ static void list_from_conf(struct vip *vip)
 	free(list);
 }
 
+/* Last of all: a packet that finds its VIP also finds a ring. */
+static int write_vips(struct vips *v, struct err *err)
+{
+	struct allow_list lists[NLB_MAX_VIPS];
+	size_t count = 0;
+	struct vip *vip;
+	int rc;
+
+	vips_for_each (vip, v) {
+		rc = allow_add(v->pools.maps, vip->id, vip->conf);
+		if (!rc)
+			rc = write_vip(vip);
+		if (rc)
+			return err_set(err, rc, "vip=%s: writing to the BPF maps: %s", vip->name,
+				       strerror(-rc));
+		lists[count++] = (struct allow_list) { vip->id, vip->conf };
+	}
+	allow_sweep(v->pools.maps, lists, count);
+	return 0;
+}
+
 int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err)
 {
 	uint64_t unused[NLB_HASH_KEYS];
@@ -308,14 +339,7 @@ int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err)
 	remove_stale_gateways(v);
 	vips_flush(v);
 
-	/* Last: a packet that finds its VIP also finds a ring. */
-	vips_for_each (vip, v) {
-		rc = write_vip(vip);
-		if (rc)
-			return err_set(err, rc, "vip=%s: writing to the BPF maps: %s", vip->name,
-				       strerror(-rc));
-	}
-	return 0;
+	return write_vips(v, err);
 }
 
 int vips_drain(struct vips *v, struct str vip_name, struct str name, bool drained, struct err *err)

@@ -123,6 +123,17 @@ class Chain:
     def connect(self, source=None):
         return Talk(self.client.connect(VIP, 443, 3.0, source))
 
+    def refuses(self, source=None):
+        """Whether a connection gets no answer at all."""
+        try:
+            Talk(self.client.connect(VIP, 443, 0.5, source)).close()
+        except TimeoutError:
+            return True
+        return False
+
+    def dropped(self, reason):
+        return json.loads(self.nlbctl("status"))["dropped"][reason]
+
     def spread(self, count):
         """Opens and closes connections; which gateway took how many."""
         taken = collections.Counter()
@@ -154,3 +165,25 @@ class Talk:
     def echoes(self, payload=b"x" * 100):
         self.sock.sendall(payload + b"\n")
         return self.lines.readline() == payload + b"\n"
+
+
+class Blocks:
+    """The block list as curl sees it."""
+
+    def __init__(self, chain):
+        self.chain = chain
+
+    def ask(self, method, path, **query):
+        words = [word for pair in query.items() for word in ("-d", "=".join(map(str, pair)))]
+        answer = self.chain.nlb.run(
+            *("curl", "-sS", "-G", "-X", method, "-w", "\n%{http_code}", *words),
+            *("--unix-socket", self.chain.lab.path("run", "nlb.sock"), f"http://nlb{path}"),
+        )
+        body, _, status = answer.rpartition("\n")
+        return int(status), json.loads(body)
+
+    def add(self, cidr, **query):
+        assert self.ask("POST", "/block", cidr=cidr, **query) == (200, {"changed": True})
+
+    def list(self):
+        return {row["cidr"]: row for row in self.ask("GET", "/blocked")[1]}

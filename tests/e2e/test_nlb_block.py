@@ -1,36 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The block list of nlbd, over its unix socket."""
 
-import json
-
 import pytest
 
-
+from nlb_rig import Blocks
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
-
-
-class Blocks:
-    """The block list as curl sees it."""
-
-    def __init__(self, chain):
-        self.chain = chain
-
-    def ask(self, method, path, **query):
-        words = [word for pair in query.items() for word in ("-d", "=".join(map(str, pair)))]
-        answer = self.chain.nlb.run(
-            *("curl", "-sS", "-G", "-X", method, "-w", "\n%{http_code}", *words),
-            *("--unix-socket", self.chain.lab.path("run", "nlb.sock"), f"http://nlb{path}"),
-        )
-        body, _, status = answer.rpartition("\n")
-        return int(status), json.loads(body)
-
-    def add(self, cidr, **query):
-        assert self.ask("POST", "/block", cidr=cidr, **query) == (200, {"changed": True})
-
-    def list(self):
-        return {row["cidr"]: row for row in self.ask("GET", "/blocked")[1]}
 
 
 def test_block_list_is_kept_and_runs_out(make_chain):

@@ -166,6 +166,19 @@ static void names_every_mistake_with_its_path(void **state)
 		{ VIP("{ " GOOD
 		      ", \"gateways\": [ { \"address\": \"10.0.0.1\", \"weight\": 1001 } ] }"),
 		  "vips[0].gateways[0].weight: " },
+		{ VIP("{ " GOOD GWS ", \"allow\": [] }"), "vips[0].allow: must not be empty" },
+		{ VIP("{ " GOOD GWS ", \"allow\": [\"10.0.0.0/8\", \"home\"] }"),
+		  "vips[0].allow[1]: " },
+		{ VIP("{ " GOOD GWS ", \"allow\": [\"10.0.0.0/8\", \"2001:db8::/32\"] }"),
+		  "vips[0].allow[1]: is IPv6, while the VIP is IPv4" },
+		{ VIP("{ " GOOD GWS ", \"new_connections_per_source\": { } }"),
+		  "vips[0].new_connections_per_source.per_s: is required" },
+		{ VIP("{ " GOOD GWS ", \"new_connections_per_source\": { \"per_s\": 0 } }"),
+		  "vips[0].new_connections_per_source.per_s: " },
+		{ VIP("{ " GOOD GWS
+		      ", \"new_connections_per_source\": { \"per_s\": 2, \"burst\": 121 } }"),
+		  "vips[0].new_connections_per_source.burst: must not be more than what 60 s earn "
+		  "(120)" },
 		{ VIP("{ " GOOD GWS ", \"health\": { \"type\": \"tcp\", \"path\": \"/\" } }"),
 		  "vips[0].health.path: is for checks of type \"http\"" },
 		{ VIP("{ " GOOD GWS ", \"health\": { \"type\": \"http\", \"path\": \"x\" } }"),
@@ -216,6 +229,27 @@ static void takes_both_families_and_protocols(void **state)
 	assert_string_equal(nlb_protocol_names[conf.vips[1].protocol], "udp");
 	assert_int_equal(conf.vips[2].port, 0);
 	assert_int_equal(net_port(&conf.vips[1].address), 443);
+}
+
+static void rates_are_counted_in_ticks(void **state)
+{
+	static const struct {
+		uint32_t per_s, burst, hz, interval, burst_ticks;
+	} cases[] = {
+		{ 1, 1, 1000, 65536000, 65536000 },
+		{ 1, 60, 1000, 65536000, 3932160000 }, /* the longest that is allowed */
+		{ 10, 20, 250, 1638400, 32768000 },
+		{ 100000, 6000000, 100, 65, 390000000 },
+	};
+
+	for (size_t i = 0; i < CASES(cases); i++) {
+		struct nlb_conf_source_rate rate = { cases[i].per_s, cases[i].burst };
+		uint32_t interval, burst;
+
+		nlb_conf_source_rate_ticks(&rate, cases[i].hz, &interval, &burst);
+		assert_int_equal(interval, cases[i].interval);
+		assert_int_equal(burst, cases[i].burst_ticks);
+	}
 }
 
 static void overhead_is_that_of_the_outer_headers(void **state)
@@ -273,6 +307,7 @@ int main(void)
 		cmocka_unit_test(reads_what_the_file_says),
 		cmocka_unit_test(defaults_are_usable),
 		cmocka_unit_test(takes_both_families_and_protocols),
+		cmocka_unit_test(rates_are_counted_in_ticks),
 		cmocka_unit_test(overhead_is_that_of_the_outer_headers),
 		cmocka_unit_test(names_every_mistake_with_its_path),
 		cmocka_unit_test(seed_decides_all_hash_keys),
