@@ -9,7 +9,12 @@
 #include "gateway/snapshot.h"
 #include "lib/tls.h"
 
-#define CONN_IN_MAX       (64UL * 1024)
+#define CONN_IN_MAX   (64UL * 1024)
+#define CONN_IN_SPARE 4096UL /* read beyond the largest head that is allowed */
+#define CONN_ROUNDS   4      /* of work and flushing; then other connections have their turn */
+/* Slow readers, as slow bodies in http1.c: at least 500 bytes a second over time, beyond
+ * write_timeout_ms of patience. */
+#define WRITE_MS_PER_BYTE 2
 #define CONN_OUT_MAX      (1024UL * 1024)
 #define CONN_LINGER_MS    2000 /* how long a finished connection waits for the peer's FIN */
 #define CONN_LINGER_BYTES (256UL * 1024)
@@ -98,11 +103,17 @@ static void conn_on_timer(struct loop_timer *timer)
 /* --- reading and writing
  * -------------------------------------------------------------------------------------------- */
 
+static const struct gw_client *client_conf(const struct conn *c)
+{
+	return &c->worker->conf->snapshot->conf.client;
+}
+
 bool conn_fill(struct conn *c)
 {
+	size_t max = MAX(CONN_IN_MAX, client_conf(c)->max_head_bytes + CONN_IN_SPARE);
 	long n;
 
-	if (!c->can_read || c->has_eof || c->is_closed || buf_len(&c->in) >= CONN_IN_MAX)
+	if (!c->can_read || c->has_eof || c->is_closed || buf_len(&c->in) >= max)
 		return false;
 	if (!chunk_attach(c, &c->in) || !buf_reserve(&c->in, 2048))
 		return false;
@@ -131,6 +142,27 @@ bool conn_fill(struct conn *c)
 	return false;
 }
 
+/* Output is blocked: the client has so much time to take some. */
+static void write_wait(struct conn *c)
+{
+	if (c->stall_ms != UINT64_MAX)
+		return;
+	c->stall_from_ms = loop_now_ms(c->worker->loop);
+	c->stall_ms = c->stall_from_ms + (uint64_t)MAX(c->write_credit_ms, (int64_t)1);
+	conn_arm(c, c->stall_ms);
+}
+
+/* Bytes taken earn time, waiting for them is paid: taking one now and then is not enough. */
+static void write_progress(struct conn *c, size_t bytes)
+{
+	if (c->stall_ms == UINT64_MAX)
+		return;
+	c->stall_ms = UINT64_MAX;
+	c->write_credit_ms += (int64_t)bytes * WRITE_MS_PER_BYTE -
+			      (int64_t)(loop_now_ms(c->worker->loop) - c->stall_from_ms);
+	c->write_credit_ms = MIN(c->write_credit_ms, (int64_t)client_conf(c)->write_timeout_ms);
+}
+
 static void conn_flush(struct conn *c)
 {
 	while (buf_len(&c->out) && c->can_write && !c->is_closed) {
@@ -147,7 +179,7 @@ static void conn_flush(struct conn *c)
 		if (n > 0) {
 			buf_consume(&c->out, (size_t)n);
 			c->bytes_out += (uint64_t)n;
-			c->stall_ms = UINT64_MAX;
+			write_progress(c, (size_t)n);
 		} else if (n == -EAGAIN || n == -EINTR) {
 			c->can_write = false;
 		} else {
@@ -301,7 +333,9 @@ static void conn_do_handshake(struct conn *c)
 
 static void conn_work(struct conn *c)
 {
+	unsigned rounds = 0;
 	size_t queued;
+	bool goes_on;
 
 	if (c->is_closed)
 		return;
@@ -318,18 +352,19 @@ static void conn_work(struct conn *c)
 			c->proto->on_work(c);
 		queued = buf_len(&c->out);
 		conn_flush(c);
-	} while (!c->is_closed && !c->is_finishing && queued > CONN_OUT_LOW &&
-		 buf_len(&c->out) <= CONN_OUT_LOW);
+		goes_on = !c->is_closed && !c->is_finishing && queued > CONN_OUT_LOW &&
+			  buf_len(&c->out) <= CONN_OUT_LOW;
+	} while (goes_on && ++rounds < CONN_ROUNDS);
 	if (c->is_closed)
 		return;
+	if (goes_on)
+		conn_kick(c);
 	if (buf_len(&c->out) == 0) {
 		chunk_detach(c, &c->out);
 		if (c->is_finishing)
 			conn_linger(c);
-	} else if (c->stall_ms == UINT64_MAX) {
-		c->stall_ms = loop_now_ms(c->worker->loop) +
-			      c->worker->conf->snapshot->conf.client.write_timeout_ms;
-		conn_arm(c, c->stall_ms);
+	} else {
+		write_wait(c);
 	}
 	if (!c->is_closed)
 		chunk_detach(c, &c->in);
@@ -384,6 +419,7 @@ void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_a
 	c->work.run = conn_run_work;
 	c->free.run = conn_free;
 	c->deadline_ms = c->stall_ms = UINT64_MAX;
+	c->write_credit_ms = w->conf->snapshot->conf.client.write_timeout_ms;
 	buf_init(&c->in, 0);
 	buf_init(&c->out, CONN_OUT_MAX);
 	net_set_nodelay(fd);

@@ -41,7 +41,9 @@ struct conn {
 	struct loop_timer timer;
 	/* Monotonic, UINT64_MAX: none. The timer may fire earlier and is then put off. */
 	uint64_t deadline_ms; /* the protocol's */
-	uint64_t stall_ms;    /* the client takes nothing of what is queued */
+	uint64_t stall_ms;    /* the client takes too little of what is queued */
+	uint64_t stall_from_ms;
+	int64_t write_credit_ms; /* how long it may still let us wait */
 	struct loop_task work, free;
 	uint64_t bytes_in, bytes_out;
 	bool can_read, can_write;

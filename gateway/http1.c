@@ -13,6 +13,8 @@
 #define DRAIN_BYTES (64UL * 1024)
 /* Slow bodies: at least 500 bytes a second over time, beyond body_timeout_ms of patience. */
 #define BODY_MS_PER_BYTE 2
+/* Pipelined requests and pieces of bodies; then the worker's other connections have their turn. */
+#define STEPS_PER_ROUND 32
 
 enum http1_wait { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY };
 
@@ -540,6 +542,7 @@ static bool is_http2_preface(struct conn *c)
 static void http1_on_work(struct conn *c)
 {
 	struct http1 *h = c->proto_state;
+	unsigned steps = 0;
 
 	if (h->is_paused && buf_len(&c->out) <= CONN_OUT_LOW) {
 		h->is_paused = false;
@@ -558,6 +561,10 @@ static void http1_on_work(struct conn *c)
 		return;
 	}
 	while (!c->is_closed && !c->is_finishing) {
+		if (++steps > STEPS_PER_ROUND) {
+			conn_kick(c);
+			return;
+		}
 		if (h->r) {
 			if (h->is_cut || (h->r->is_ended && http1_body_is_done(&h->body)))
 				finish_request(h);

@@ -7,30 +7,37 @@
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
+#include "lib/http1.h"
 
-#define STREAMS_MAX   100
-#define STREAM_WINDOW 65535UL
-#define CONN_WINDOW   (1 << 20) /* so much request body is held at most per connection */
-#define OUT_HIGH      (64UL * 1024)
-#define OUT_LOW       (16UL * 1024)
+#define STREAMS_MAX    100
+#define STREAM_WINDOW  65535UL
+#define CONN_WINDOW    (1 << 20) /* so much request body is held at most per connection */
+#define OUT_HIGH       (64UL * 1024)
+#define CONN_OUT_TOTAL (1UL << 20) /* the same for all streams of a connection */
+#define OUT_LOW        (16UL * 1024)
 /* Slow bodies, as in http1.c: at least 500 bytes a second beyond body_timeout_ms of patience. */
 #define BODY_MS_PER_BYTE 2
-#define SHUTDOWN_MS      500 /* from the announcement of the end to the end of new streams */
+#define READS_PER_ROUND  4 /* then the worker's other connections have their turn */
+#define PREFACE_LEN      24
+#define FRAME_HEAD       9
+#define FRAME_DATA_MAX   16384 /* SETTINGS_MAX_FRAME_SIZE, of which we leave the default */
+#define SHUTDOWN_MS      500   /* from the announcement of the end to the end of new streams */
 
 /*
- * Patience with frames that cost us work and bring nothing: a bucket that such frames empty and
- * time, data and finished requests fill. Nearly empty: GOAWAY; empty: closed. Generous enough for
- * any client that does something useful in between.
+ * Patience with frames that cost us work and bring nothing: a bucket that frames empty and time,
+ * data and finished requests fill. Nearly empty: GOAWAY; empty: closed. Generous enough for any
+ * client that does something useful in between.
  */
 #define PATIENCE_FULL    1000
 #define PATIENCE_GOAWAY  (PATIENCE_FULL / 4)
 #define PATIENCE_PER_S   50
 #define PATIENCE_REQUEST 5
 #define PATIENCE_DATA    2
-#define COST_FRAME       1 /* WINDOW_UPDATE, PRIORITY, unknown ones */
-#define COST_CONTROL     4 /* PING and SETTINGS, which must be answered */
-#define COST_RESET       5 /* a request cancelled */
+#define COST_FRAME       1 /* any, also those that nghttp2 ignores */
+#define COST_CONTROL     4 /* more for PING and SETTINGS, which must be answered */
+#define COST_RESET       5 /* more for a request cancelled, or made so wrong that we cancel it */
 #define COST_EMPTY_DATA  5
+#define COST_REFUSED     1 /* more for a stream beyond a limit that the client may not know yet */
 #define COST_INVALID     20
 
 struct http2 {
@@ -44,6 +51,10 @@ struct http2 {
 	bool is_leaving;      /* the end was announced */
 	bool is_gone;         /* GOAWAY with the last stream is out */
 	struct loop_timer shutdown;
+	uint64_t frame_skip; /* bytes until the next frame begins */
+	uint32_t frame_len;  /* of which frame_len_have of 3 bytes are read */
+	unsigned frame_len_have;
+	size_t out_total; /* response bytes of all streams that are not in frames yet */
 };
 
 struct stream {
@@ -57,6 +68,8 @@ struct stream {
 	struct loop_timer body_timer, write_timer;
 	uint64_t head_bytes, body_bytes, wait_from_ms;
 	int64_t body_credit_ms;
+	uint64_t write_from_ms; /* when the response began to wait for the client */
+	int64_t write_credit_ms;
 	uint64_t out_left; /* of a response with a length */
 	unsigned problem;  /* status to refuse it with once its head is complete */
 	bool has_begun;    /* the pipeline ran */
@@ -107,6 +120,33 @@ static void spend(struct http2 *h, int amount)
 			      NGHTTP2_ENHANCE_YOUR_CALM, NULL, 0);
 }
 
+/*
+ * How many frames begin in these bytes. Counted here, because nghttp2 tells only of those that it
+ * knows: a flood of others would be free.
+ */
+static unsigned count_frames(struct http2 *h, struct str bytes)
+{
+	unsigned count = 0;
+
+	while (bytes.len) {
+		size_t skip = (size_t)MIN(h->frame_skip, (uint64_t)bytes.len);
+
+		if (skip == 0) {
+			h->frame_len = h->frame_len << 8 | (unsigned char)bytes.p[0];
+			skip = 1;
+			if (++h->frame_len_have == 3) {
+				h->frame_skip = FRAME_HEAD - 3 + h->frame_len;
+				h->frame_len = h->frame_len_have = 0;
+				count++;
+			}
+		} else {
+			h->frame_skip -= skip;
+		}
+		bytes = str_sub(bytes, skip, bytes.len);
+	}
+	return count;
+}
+
 /* --- streams --------------------------------------------------------------------------------- */
 
 static void stream_free(struct stream *s)
@@ -122,6 +162,7 @@ static void stream_free(struct stream *s)
 	loop_timer_stop(loop_of(h), &s->write_timer);
 	list_remove(&s->node);
 	h->stream_count--;
+	h->out_total -= buf_len(&s->out);
 	buf_fini(&s->in);
 	buf_fini(&s->out);
 	free(s);
@@ -331,6 +372,28 @@ static void down_head(struct request *r)
 	conn_kick(s->h->conn);
 }
 
+/* There is something to send: the client has so much time to take some of it. */
+static void write_wait(struct stream *s)
+{
+	if (buf_len(&s->out) == 0 || loop_timer_is_pending(&s->write_timer))
+		return;
+	s->write_from_ms = loop_now_ms(loop_of(s->h));
+	loop_timer_start(loop_of(s->h), &s->write_timer,
+			 (uint64_t)MAX(s->write_credit_ms, (int64_t)1));
+}
+
+/* The client took bytes: they earn time, waiting for them is paid. A client that opens its window
+ * by single bytes would otherwise keep the response for ever. */
+static void write_progress(struct stream *s, size_t bytes)
+{
+	if (!loop_timer_is_pending(&s->write_timer))
+		return;
+	loop_timer_stop(loop_of(s->h), &s->write_timer);
+	s->write_credit_ms += (int64_t)bytes * BODY_MS_PER_BYTE -
+			      (int64_t)(loop_now_ms(loop_of(s->h)) - s->write_from_ms);
+	s->write_credit_ms = MIN(s->write_credit_ms, (int64_t)client_conf(s->h)->write_timeout_ms);
+}
+
 static void on_write_timeout(struct loop_timer *timer)
 {
 	struct stream *s = container_of(timer, struct stream, write_timer);
@@ -359,11 +422,12 @@ static bool queued(struct stream *s, size_t len)
 		s->is_deferred = false;
 		nghttp2_session_resume_data(s->h->session, s->id);
 	}
-	if (!loop_timer_is_pending(&s->write_timer))
-		loop_timer_start(loop_of(s->h), &s->write_timer,
-				 client_conf(s->h)->write_timeout_ms);
+	s->h->out_total += len;
+	write_wait(s);
 	conn_kick(s->h->conn);
-	s->is_paused = buf_len(&s->out) > OUT_HIGH;
+	/* Many streams at once are a reason to pause earlier, as long as this one has something
+	 * queued whose end will wake it. */
+	s->is_paused = buf_len(&s->out) > (s->h->out_total > CONN_OUT_TOTAL ? 0 : OUT_HIGH);
 	return !s->is_paused;
 }
 
@@ -473,6 +537,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	s->body_timer.on_fire = on_body_timeout;
 	s->write_timer.on_fire = on_write_timeout;
 	s->body_credit_ms = client_conf(h)->body_timeout_ms;
+	s->write_credit_ms = client_conf(h)->write_timeout_ms;
 	buf_init(&s->in, 2 * STREAM_WINDOW);
 	buf_init(&s->out, 16 * OUT_HIGH);
 	list_add_tail(&h->streams, &s->node);
@@ -481,22 +546,31 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 	return 0;
 }
 
-/* One more field; room doubles in the arena. */
+/* Room for one more field and for those that the stages add; it doubles in the arena. */
+static bool reserve_fields(struct request *r)
+{
+	struct headers *h = &r->headers;
+	size_t max = h->max ? 2 * h->max : 2 * REQUEST_SPARE_FIELDS;
+	struct http_field *fields;
+
+	if (h->count + REQUEST_SPARE_FIELDS < h->max)
+		return true;
+	fields = arena_alloc(&r->arena, max * sizeof(*fields));
+	if (!fields)
+		return false;
+	if (h->count)
+		memcpy(fields, h->fields, h->count * sizeof(*fields));
+	h->fields = fields;
+	h->max = max;
+	return true;
+}
+
 static bool add_field(struct request *r, struct str name, struct str value)
 {
 	struct headers *h = &r->headers;
 
-	if (h->count + REQUEST_SPARE_FIELDS >= h->max) {
-		size_t max = h->max ? 2 * h->max : 2 * REQUEST_SPARE_FIELDS;
-		struct http_field *fields = arena_alloc(&r->arena, max * sizeof(*fields));
-
-		if (!fields)
-			return false;
-		if (h->count)
-			memcpy(fields, h->fields, h->count * sizeof(*fields));
-		h->fields = fields;
-		h->max = max;
-	}
+	if (!reserve_fields(r))
+		return false;
 	h->fields[h->count++] = (struct http_field) { name, value, http_name_id(name) };
 	return true;
 }
@@ -567,29 +641,45 @@ static bool has_bad_byte(struct str s)
 	return false;
 }
 
-/* Crumbs become one field again (RFC 9113 8.2.3): services of HTTP/1 know only one. */
+/*
+ * Crumbs become one field again (RFC 9113 8.2.3): services of HTTP/1 know only one. In one piece:
+ * HPACK makes crumbs of one byte on the wire, and joining them one by one would cost the square.
+ */
 static bool join_cookies(struct request *r)
 {
 	struct headers *h = &r->headers;
 	struct http_field *first = NULL;
-	size_t kept = 0;
+	size_t size = 0, crumbs = 0, kept = 0;
+	char *joined, *at;
 
 	for (size_t i = 0; i < h->count; i++) {
-		if (h->fields[i].id == HTTP_COOKIE && first) {
-			const char *joined = arena_printf(&r->arena, "%.*s; %.*s",
-							  STR_ARG(first->value),
-							  STR_ARG(h->fields[i].value));
+		if (h->fields[i].id != HTTP_COOKIE)
+			continue;
+		size += h->fields[i].value.len + 2;
+		crumbs++;
+	}
+	if (crumbs < 2)
+		return true;
+	joined = at = arena_alloc(&r->arena, size);
+	if (!joined)
+		return false;
+	for (size_t i = 0; i < h->count; i++) {
+		struct str crumb = h->fields[i].value;
 
-			if (!joined)
-				return false;
-			first->value = str_from(joined);
+		if (h->fields[i].id != HTTP_COOKIE) {
+			h->fields[kept++] = h->fields[i];
 			continue;
 		}
-		h->fields[kept] = h->fields[i];
-		if (h->fields[kept].id == HTTP_COOKIE)
+		if (at != joined)
+			at = mempcpy(at, "; ", 2);
+		at = mempcpy(at, crumb.p, crumb.len);
+		if (!first) {
 			first = &h->fields[kept];
-		kept++;
+			h->fields[kept++] = h->fields[i];
+		}
 	}
+	if (first)
+		first->value = str_of(joined, (size_t)(at - joined));
 	h->count = kept;
 	return true;
 }
@@ -648,11 +738,18 @@ static void stream_begin(struct stream *s)
 		problem_send(r, 501, REASON_BAD_REQUEST, "CONNECT is not supported");
 		return;
 	}
+	if (r->method_id == METHOD_OTHER && !http1_knows_method(r->method)) {
+		problem_send(r, 501, REASON_BAD_REQUEST, "unknown method");
+		return;
+	}
 	problem = check_head(s);
-	if (!problem && !join_cookies(r))
-		problem = "too many cookies";
 	if (problem) {
 		problem_send(r, 400, REASON_BAD_REQUEST, problem);
+		return;
+	}
+	/* A request of pseudo-headers alone has no fields, and so far no room for any. */
+	if (!reserve_fields(r) || !join_cookies(r)) {
+		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
 	}
 	/* A length of 0 with an open stream is no body either way the service is told. */
@@ -691,7 +788,9 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 		on_request_frame(h, frame);
 		break;
 	case NGHTTP2_DATA:
-		if (frame->hd.length == 0 && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		/* padlen counts the byte that tells it as well. */
+		if (frame->hd.length == frame->data.padlen &&
+		    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 			spend(h, COST_EMPTY_DATA);
 		on_request_frame(h, frame);
 		break;
@@ -703,7 +802,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 		spend(h, COST_CONTROL);
 		break;
 	default:
-		spend(h, COST_FRAME);
+		break;
 	}
 	return 0;
 }
@@ -711,10 +810,14 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame, int error,
 			    void *arg)
 {
+	struct http2 *h = arg;
+
 	(void)session;
-	(void)frame;
-	(void)error;
-	spend(arg, COST_INVALID);
+	/* A refused header block is over as well, and other requests of the connection shall not
+	 * end with its deadline. */
+	if (frame->hd.type == NGHTTP2_HEADERS)
+		h->has_incoming = false;
+	spend(h, error == NGHTTP2_ERR_REFUSED_STREAM ? COST_REFUSED : COST_INVALID);
 	return 0;
 }
 
@@ -747,6 +850,8 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 	(void)arg;
 	if (!s)
 		return 0;
+	if (!s->has_begun)
+		s->h->has_incoming = false; /* it was this one's head */
 	nghttp2_session_consume_connection(session, buf_len(&s->in));
 	stream_lost(s);
 	stream_free(s);
@@ -775,8 +880,6 @@ static ssize_t on_send(nghttp2_session *session, const uint8_t *data, size_t len
 	return (ssize_t)len;
 }
 
-#define FRAME_HEAD 9
-
 static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const uint8_t *head,
 			size_t len, nghttp2_data_source *source, void *arg)
 {
@@ -798,13 +901,30 @@ static int on_send_data(nghttp2_session *session, nghttp2_frame *frame, const ui
 	buf_commit(&h->conn->out, FRAME_HEAD + len);
 	buf_consume(&s->out, len);
 	earn(h, PATIENCE_DATA);
-	/* The client takes what we send; how long it may take nothing begins anew. */
-	loop_timer_stop(loop_of(h), &s->write_timer);
-	if (buf_len(&s->out))
-		loop_timer_start(loop_of(h), &s->write_timer, client_conf(h)->write_timeout_ms);
+	h->out_total -= len;
+	write_progress(s, len);
+	write_wait(s);
 	if (s->is_paused && buf_len(&s->out) <= OUT_LOW)
 		stream_schedule(s);
 	return 0;
+}
+
+/*
+ * A client can have us cancel its requests instead of doing so itself: by a body that is not of the
+ * announced length, a window of more than 2^31, and more ("MadeYouReset", CVE-2025-8671). What
+ * services and our own limits are to blame for is not charged.
+ */
+static void charge_reset(struct http2 *h, uint32_t code)
+{
+	switch (code) {
+	case NGHTTP2_NO_ERROR:
+	case NGHTTP2_INTERNAL_ERROR:
+	case NGHTTP2_REFUSED_STREAM:
+	case NGHTTP2_CANCEL:
+		break;
+	default:
+		spend(h, COST_RESET);
+	}
 }
 
 /* A response that is complete before its request: the rest of the request is not wanted (RFC
@@ -813,7 +933,10 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 {
 	struct stream *s;
 
-	(void)arg;
+	if (frame->hd.type == NGHTTP2_RST_STREAM) {
+		charge_reset(arg, frame->rst_stream.error_code);
+		return 0;
+	}
 	if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
 	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 		return 0;
@@ -854,7 +977,10 @@ static bool receive(struct http2 *h)
 
 	n = nghttp2_session_mem_recv(h->session, (const uint8_t *)buf_data(&c->in),
 				     buf_len(&c->in));
-	if (n < 0 || h->patience <= 0)
+	if (n < 0)
+		return false;
+	spend(h, COST_FRAME * (int)count_frames(h, str_of(buf_data(&c->in), (size_t)n)));
+	if (h->patience <= 0)
 		return false;
 	buf_consume(&c->in, (size_t)n);
 	return true;
@@ -873,12 +999,17 @@ static void update_deadline(struct http2 *h)
 static void http2_on_work(struct conn *c)
 {
 	struct http2 *h = c->proto_state;
+	unsigned reads = 0;
 
 	if (c->worker->is_draining)
 		leave(h);
 	/* A client that reads nothing is not read from either: its frames would only queue answers.
 	 */
 	while (!conn_is_congested(c) && (buf_len(&c->in) || conn_fill(c))) {
+		if (++reads > READS_PER_ROUND) {
+			conn_kick(c);
+			break;
+		}
 		if (!receive(h)) {
 			/* What went wrong is in a GOAWAY that nghttp2 has queued. */
 			nghttp2_session_send(h->session);
@@ -955,7 +1086,7 @@ static nghttp2_session_callbacks *make_callbacks(void)
 	return cb;
 }
 
-static nghttp2_option *make_options(void)
+static nghttp2_option *make_options(const struct http2 *h)
 {
 	nghttp2_option *o;
 
@@ -966,7 +1097,8 @@ static nghttp2_option *make_options(void)
 	nghttp2_option_set_no_closed_streams(o, 1);
 	nghttp2_option_set_max_outbound_ack(o, 100);
 	nghttp2_option_set_max_settings(o, 32);
-	nghttp2_option_set_max_continuations(o, 8);
+	nghttp2_option_set_max_continuations(o,
+					     8 + client_conf(h)->max_head_bytes / FRAME_DATA_MAX);
 	nghttp2_option_set_stream_reset_rate_limit(o, 200, 50);
 	return o;
 }
@@ -979,7 +1111,7 @@ static int session_new(struct http2 *h)
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, client_conf(h)->max_head_bytes },
 	};
 	nghttp2_session_callbacks *cb = make_callbacks();
-	nghttp2_option *o = make_options();
+	nghttp2_option *o = make_options(h);
 	int rc = cb && o ? nghttp2_session_server_new2(&h->session, cb, h, o) : -1;
 
 	nghttp2_session_callbacks_del(cb);
@@ -1000,6 +1132,7 @@ void http2_start(struct conn *c)
 	if (h) {
 		h->conn = c;
 		h->patience = PATIENCE_FULL;
+		h->frame_skip = PREFACE_LEN;
 		h->patience_ms = loop_now_ms(c->worker->loop);
 		h->shutdown.on_fire = on_shutdown;
 		list_init(&h->streams);

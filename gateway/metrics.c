@@ -117,6 +117,9 @@ static void write_connections(const struct gateway *g, struct buf *out)
 		      "TLS handshakes that failed.", SUM(g, handshakes_failed));
 	write_counter(out, "gatehouse_gateway_tls_handshakes_resumed_total",
 		      "TLS handshakes that resumed a session.", SUM(g, handshakes_resumed));
+	write_counter(out, "gatehouse_gateway_http2_floods_total",
+		      "HTTP/2 connections ended because they made work on purpose.",
+		      SUM(g, http2_floods));
 	write_counter(out, "gatehouse_gateway_received_bytes_total", "Request bytes received.",
 		      SUM(g, bytes_in));
 	write_counter(out, "gatehouse_gateway_sent_bytes_total", "Response body bytes sent.",

@@ -165,6 +165,19 @@ static void head_reset(struct http1_head *head)
 	       sizeof(*head) - offsetof(struct http1_head, field_count));
 }
 
+bool http1_knows_method(struct str method)
+{
+#define METHOD_NAME(number, name, text) STR(#text),
+	static const struct str names[] = { HTTP_METHOD_MAP(METHOD_NAME) };
+#undef METHOD_NAME
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		if (str_eq(method, names[i]))
+			return true;
+	}
+	return false;
+}
+
 static long run_llhttp(struct http1_head *head, llhttp_type_t type, struct str bytes,
 		       const struct http1_limits *limits, unsigned *major)
 {

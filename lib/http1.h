@@ -76,6 +76,9 @@ struct http1_scan {
 long http1_parse_request(struct http1_head *out, struct http1_scan *scan, struct str bytes,
 			 const struct http1_limits *limits);
 
+/* Whether http1_parse_request takes this method; it answers others with 501. */
+bool http1_knows_method(struct str method);
+
 /*
  * The same for a response to a request with the given method. Any negative result means 502.
  * Interim responses (1xx) are returned like others, without body.
