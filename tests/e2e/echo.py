@@ -26,7 +26,7 @@ async def main(name, port, health_port, health_file):
         writer.close()
 
     servers = [
-        await asyncio.start_server(echo, "0.0.0.0", int(port), backlog=512),
+        await asyncio.start_server(echo, "0.0.0.0", int(port), backlog=4096),
         await asyncio.start_server(health, "0.0.0.0", int(health_port)),
     ]
     print("listening", flush=True)
