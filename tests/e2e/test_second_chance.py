@@ -8,7 +8,7 @@ import struct
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, NLB, NLBS, VIP, Chain
+from nlb_rig import CLIENTS, NLB, NLBS, POOL, VIP, Chain
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -134,6 +134,46 @@ def tcp_ack(source, destination, source_port, port):
     total_sum = sum(words)
     total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
     return segment[:16] + struct.pack("!H", ~total_sum & 0xFFFF) + segment[18:]
+
+
+def put_in_container(chain, name):
+    """Moves what serves the VIP into a network namespace behind the gateway's host."""
+    host = chain.gateways[name]
+    host.ip("address", "del", f"{VIP}/32", "dev", "lo")
+    inner = chain.lab.add_container(f"{name}c", host, vips=[VIP])
+    chain.gateways[inner.name] = inner
+    chain.set_health(inner.name, 200)
+    chain.start_echo(inner.name)
+    del chain.gateways[inner.name]
+    return inner
+
+
+def test_sockets_in_another_namespace(make_chain):
+    """A gateway in a container: its connections are its own only if decap looks there."""
+    chain = make_chain(gateways=2)
+    inner = put_in_container(chain, "gw1")
+    host, nlbctl = chain.gateways["gw1"], chain.program("nlbctl")
+    words = ["decap", "attach", "eth0", "--vip", VIP]
+    words += [word for address in (NLB, *POOL) for word in ("--source", address)]
+    host.run(nlbctl, *words, "--netns", inner.netns)
+    start_with(chain, list(chain.gateways))
+    talks = open_connections(chain)
+    assert {talk.gateway for talk in talks} == {"gw1c", "gw2"}
+    assert len(survivors(talks)) == CONNECTIONS
+    assert total(chain, "second_chance") == 0 and total(chain, "last_chance") == 0
+    status = host.run(nlbctl, "decap", "status", "eth0")
+    assert "sockets" in status and "second chance" not in status
+
+    host.run(nlbctl, *words)  # in the wrong place now
+    assert len(survivors(talks)) == sum(talk.gateway == "gw2" for talk in talks)
+    assert total(chain, "second_chance") > 0
+
+
+def test_namespace_that_is_not_there(make_chain):
+    chain = make_chain(gateways=1)
+    words = [chain.program("nlbctl"), "decap", "attach", "eth0", "--source", NLB]
+    with pytest.raises(lab_module.LabError, match="network namespace nosuch.*ip netns list"):
+        chain.gateways["gw1"].run(*words, "--netns", "nosuch")
 
 
 def managed(chain, name):
