@@ -10,7 +10,7 @@ import time
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, HEALTH, NLB, VIP
+from nlb_rig import CLIENTS, HEALTH, NLB, NLBS, POOL, VIP
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -420,7 +420,7 @@ def test_commands_teach_their_use(make_chain):
 
     # Settings are replaced, what was counted stays; and it can be taken off again.
     before = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
-    assert (before["vips"], before["sources"]) == ([VIP], [NLB])
+    assert (before["vips"], before["sources"]) == ([VIP], [*NLBS, *POOL])
     host.run(nlbctl, "decap", "attach", "eth0", "--source", "10.0.0.3", "--source", "10.1.0.0/16",
              "--vip", "203.0.113.77")
     after = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
