@@ -13,7 +13,7 @@
 #include "lib/str.h"
 
 #define MAGLEV_NONE       UINT16_MAX
-#define MAGLEV_WEIGHT_MAX 1000
+#define MAGLEV_WEIGHT_MAX 65535
 
 struct maglev_node {
 	struct str identity; /* distinct; the same on every machine that builds this table */

@@ -224,7 +224,7 @@ static const struct conf_row gateway_rows[] = {
 	{ CONF_CUSTOM("address", struct nlb_conf_gateway, address, parse_ip_field),
 	  .flags = CONF_REQUIRED, .schema = IP_SCHEMA,
 	  .help = "where tunnelled packets go; of one family in a list" },
-	{ CONF_INT("weight", struct nlb_conf_gateway, weight), .max = MAGLEV_WEIGHT_MAX, .def = "1",
+	{ CONF_INT("weight", struct nlb_conf_gateway, weight), .max = NLB_WEIGHT_MAX, .def = "1",
 	  .help = "share of new connections; 0: none" },
 	{ 0 },
 };
@@ -252,6 +252,10 @@ static const struct conf_row vip_rows[] = {
 	{ CONF_BOOL("announce", struct nlb_conf_vip, announce), .def = "false",
 	  .help = "put the address on announce_interface while a gateway can be used, for a "
 		  "routing daemon to announce" },
+	{ CONF_INT("slow_start_s", struct nlb_conf_vip, slow_start_s), .max = SETTLE_S_MAX,
+	  .def = "0",
+	  .help = "time in which a new or recovered gateway comes to its full share, in ten "
+		  "steps" },
 	{ CONF_PREFIXES("allow", struct nlb_conf_vip, allow), .max = NLB_ALLOWED_MAX,
 	  .flags = CONF_NULL | CONF_NOT_EMPTY,
 	  .help = "prefixes of the sources that may use it; all if not given" },
@@ -279,6 +283,9 @@ static const struct conf_object source_object = CONF_OBJECT_OF(struct nlb_conf, 
 static const struct conf_row registry_rows[] = {
 	{ CONF_STRINGS("urls", struct nlb_conf, registry_urls), .valid = valid_url, .max = 255,
 	  .help = "registryd, tried in this order" },
+	{ CONF_STRING("cache", struct nlb_conf, registry_cache), .valid = valid_absolute,
+	  .flags = CONF_NULL,
+	  .help = "file that keeps the last known instances for a start without the registry" },
 	{ 0 },
 };
 static const struct conf_object registry_object = CONF_OBJECT_OF(struct nlb_conf, registry_rows);

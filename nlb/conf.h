@@ -10,6 +10,8 @@
 #include "nlb/conf_filter.h"
 #include "nlb/conf_health.h"
 
+#define NLB_WEIGHT_MAX 1000
+
 enum nlb_xdp_mode { NLB_XDP_AUTO, NLB_XDP_NATIVE, NLB_XDP_GENERIC };
 
 struct nlb_conf_gateway {
@@ -29,7 +31,8 @@ struct nlb_conf_vip {
 	size_t gateways_count;
 	bool announce;                  /* on announce_interface while it can be served */
 	struct nlb_conf_health *health; /* NULL: every gateway counts as healthy */
-	struct net_prefix *allow;       /* none: every source */
+	uint32_t slow_start_s;
+	struct net_prefix *allow; /* none: every source */
 	size_t allow_count;
 	struct nlb_conf_source_rate *source_rate; /* NULL: no limit */
 };
@@ -43,6 +46,7 @@ struct nlb_conf {
 	bool has_source[2];
 	struct str *registry_urls;
 	size_t registry_urls_count;
+	struct str registry_cache;
 	struct net_addr admin_bind;
 	struct str admin_socket;
 	uint32_t flows_per_cpu;

@@ -123,6 +123,7 @@ static void write_gateway(const struct ctl *c, struct json_writer *w, const stru
 	json_add_u64(w, "checks_failed", gw->check.failed);
 	json_add_bool(w, "drained", gw->is_drained);
 	json_add_u64(w, "weight", gw->weight);
+	json_add_u64(w, "share_percent", gw->share * 100 / RAMP_STEPS);
 	json_add_u64(w, "slots", gw->slots);
 	if (gw->hop.is_resolved) {
 		write_mac(w, "next_hop_mac", gw->hop.mac);

@@ -16,6 +16,7 @@ struct discover {
 	struct reg_client *client;
 	struct str *urls; /* of the client: another set needs another client */
 	size_t url_count;
+	char *cache;
 	struct list apps;
 };
 
@@ -131,7 +132,9 @@ static void urls_free(struct discover *d)
 	for (size_t i = 0; i < d->url_count; i++)
 		free((void *)(uintptr_t)d->urls[i].p);
 	free(d->urls);
+	free(d->cache);
 	d->urls = NULL;
+	d->cache = NULL;
 	d->url_count = 0;
 }
 
@@ -147,6 +150,13 @@ void discover_free(struct discover **dp)
 	urls_free(d);
 	free(d);
 	*dp = NULL;
+}
+
+static bool has_cache(const struct discover *d, const struct nlb_conf *conf)
+{
+	if (!d->cache || !conf->registry_cache.p)
+		return !d->cache == !conf->registry_cache.p;
+	return str_eqz(conf->registry_cache, d->cache);
 }
 
 static bool has_urls(const struct discover *d, const struct nlb_conf *conf)
@@ -165,10 +175,11 @@ static int set_urls(struct discover *d, const struct nlb_conf *conf, struct err 
 {
 	struct reg_client_config config = { .urls = conf->registry_urls,
 					    .url_count = conf->registry_urls_count,
+					    .cache = conf->registry_cache.p,
 					    .on_event = on_event };
 	struct reg_client *client;
 
-	if (d->client && has_urls(d, conf))
+	if (d->client && has_urls(d, conf) && has_cache(d, conf))
 		return 0;
 	client = reg_client_new(d->loop, &config, err);
 	if (!client)
@@ -178,6 +189,11 @@ static int set_urls(struct discover *d, const struct nlb_conf *conf, struct err 
 	reg_client_free(&d->client);
 	urls_free(d);
 	d->client = client;
+	if (conf->registry_cache.p) {
+		d->cache = strndup(conf->registry_cache.p, conf->registry_cache.len);
+		if (!d->cache)
+			return err_set(err, -ENOMEM, "out of memory");
+	}
 	d->urls = calloc(conf->registry_urls_count, sizeof(*d->urls));
 	for (size_t i = 0; d->urls && i < conf->registry_urls_count; i++) {
 		struct str url = conf->registry_urls[i];

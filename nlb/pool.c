@@ -17,6 +17,8 @@
 /* Beside the flags that packets see: drained by hand, kept for the next nlbd. */
 #define GATEWAY_FLAG_DRAINED 0x80U
 
+#define BEGINNING_MAX_MS 10000
+
 const char *gateway_state_name(enum gateway_state state)
 {
 	static const char *const names[] = {
@@ -250,7 +252,7 @@ static struct ring_member ring_member(const struct gateway *gw)
 	return (struct ring_member) {
 		.id = gw->id,
 		.identity = str_from(gw->ip),
-		.weight = gw->weight,
+		.weight = gw->weight * gw->share,
 		.takes_new = gw->state == GATEWAY_UP ||
 			     (panics && gw->state == GATEWAY_DOWN && !is_draining(gw)),
 		/* Also while its MAC address is looked for: to lose a packet is better than to have
@@ -258,6 +260,51 @@ static struct ring_member ring_member(const struct gateway *gw)
 		.takes_known = gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING ||
 			       gw->state == GATEWAY_UNRESOLVED || panics,
 	};
+}
+
+static void on_ramp(struct loop_timer *timer)
+{
+	vip_mark(container_of(timer, struct vip, ramp));
+}
+
+/* A gateway that has come up starts slowly if others are there to carry its share. */
+static void begin_ramp(struct gateway *gw)
+{
+	gw->ramps = false;
+	if (gw->vip->conf->slow_start_s && !gw->vip->is_panicking)
+		ramp_start(&gw->ramp, loop_now_ms(gw->vip->pools->loop));
+}
+
+/* Of nobody but beginners each would keep the others small for nothing. */
+static bool has_full_share(struct vip *vip)
+{
+	struct gateway *gw;
+
+	gateways_for_each (gw, vip) {
+		if (gw->state == GATEWAY_UP && gw->is_listed && gw->weight && !gw->ramp.since_ms)
+			return true;
+	}
+	return false;
+}
+
+static void update_ramps(struct vip *vip)
+{
+	uint64_t now = loop_now_ms(vip->pools->loop), next = UINT64_MAX;
+	uint32_t slow_start_s = vip->conf->slow_start_s;
+	bool may_ramp = slow_start_s && has_full_share(vip);
+	struct gateway *gw;
+
+	gateways_for_each (gw, vip) {
+		if (gw->state != GATEWAY_UP || !may_ramp)
+			gw->ramp.since_ms = 0;
+		gw->share = ramp_step(&gw->ramp, slow_start_s, now);
+		if (gw->share < RAMP_STEPS)
+			next = MIN(next, ramp_left_ms(&gw->ramp, slow_start_s, now));
+	}
+	loop_timer_stop(vip->pools->loop, &vip->ramp);
+	vip->ramp.on_fire = on_ramp;
+	if (next != UINT64_MAX)
+		loop_timer_start(vip->pools->loop, &vip->ramp, next);
 }
 
 static uint64_t ring_input(const struct ring_member *members, size_t count)
@@ -289,6 +336,25 @@ static void count_slots(struct vip *vip)
 		gw->slots = owned[gw->id];
 }
 
+/*
+ * Whether gateways are still being found healthy for the first time. That is no history: on an NLB
+ * that has just been started the ring's own next choices tell better who holds the connections that
+ * other NLBs have made.
+ */
+static bool is_beginning(struct vip *vip)
+{
+	struct gateway *gw;
+	bool is_asking = false;
+
+	if (!vip->begins_until_ms)
+		return false;
+	gateways_for_each (gw, vip)
+		is_asking |= gw->state == GATEWAY_UNKNOWN || gw->state == GATEWAY_UNRESOLVED;
+	if (!is_asking || loop_now_ms(vip->pools->loop) > vip->begins_until_ms)
+		vip->begins_until_ms = 0; /* this ring is the last one of the beginning */
+	return true;
+}
+
 static void rebuild(struct vip *vip, const struct ring_member *members, size_t count)
 {
 	uint64_t input = ring_input(members, count);
@@ -298,7 +364,7 @@ static void rebuild(struct vip *vip, const struct ring_member *members, size_t c
 	if (vip->ring.slots && vip->ring_input == input)
 		return;
 	moved = ring_replace(&vip->ring, vip->pools->maps->rings, vip->id, members, count,
-			     &vip->pools->ring_key);
+			     &vip->pools->ring_key, is_beginning(vip));
 	if (moved < 0) {
 		log_error("vip=%s: building the ring: %s; the former one stays", vip->name,
 			  strerror(-moved));
@@ -339,6 +405,9 @@ void vip_flush(struct vip *vip)
 		enum gateway_state before = gw->state;
 
 		gw->state = state_of(gw);
+		gw->ramps |= gw->state == GATEWAY_DOWN;
+		if (gw->state == GATEWAY_UP && gw->ramps)
+			begin_ramp(gw);
 		if (gw->is_listed)
 			log_state(gw, before);
 		listed++;
@@ -349,6 +418,7 @@ void vip_flush(struct vip *vip)
 		return;
 	}
 	set_panic(vip, must_panic(vip));
+	update_ramps(vip);
 
 	gateways_for_each (gw, vip) {
 		struct ring_member m = ring_member(gw);
@@ -452,15 +522,19 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 			gw = gateway_add(vip, l);
 			if (!gw)
 				continue;
+			gw->ramps = vip->was_listed && !gw->was_usable;
 			resolve(gw);
 		}
 		vip_set_name(gw->name, l->name);
-		gw->weight = MIN(l->weight, (uint32_t)MAGLEV_WEIGHT_MAX);
+		gw->weight = MIN(l->weight, (uint32_t)NLB_WEIGHT_MAX);
 		gw->is_listed = true;
 		gw->is_listed_draining = l->is_draining;
 		set_check(gw);
 	}
+	if (!vip->was_listed && !vip->ring.slots)
+		vip->begins_until_ms = loop_now_ms(vip->pools->loop) + BEGINNING_MAX_MS;
 	vip->is_waiting = false;
+	vip->was_listed = true;
 	vip_mark(vip);
 }
 
@@ -485,6 +559,7 @@ void vip_resolve(struct vip *vip)
 
 void vip_clear(struct vip *vip, bool keeps_maps)
 {
+	loop_timer_stop(vip->pools->loop, &vip->ramp);
 	while (!list_empty(&vip->gateways)) {
 		struct gateway *gw = container_of(vip->gateways.next, struct gateway, node);
 

@@ -13,6 +13,7 @@
 #include "nlb/health.h"
 #include "nlb/loader.h"
 #include "nlb/neigh.h"
+#include "nlb/ramp.h"
 #include "nlb/ringmap.h"
 #include "nlb/vipmap.h"
 
@@ -63,6 +64,9 @@ struct gateway {
 	char why[160];        /* the last check failed because … */
 	struct next_hop hop;
 	enum gateway_state state;
+	bool ramps; /* when it comes up next, it does so in steps */
+	struct ramp ramp;
+	uint32_t share; /* of its weight, 1 .. RAMP_STEPS */
 	uint32_t slots; /* of the ring */
 };
 
@@ -76,8 +80,12 @@ struct vip {
 	uint16_t id;
 	struct list gateways;
 	bool is_waiting; /* for the first listing from the registry; what is pinned goes on */
+	/* Without a ring of an earlier nlbd, until all gateways of the first listing were asked. */
+	uint64_t begins_until_ms;
+	bool was_listed; /* at all: the gateways of the first listing start at their full share */
 	bool is_panicking;
 	bool is_dirty;
+	struct loop_timer ramp; /* to the next step of a gateway's slow start */
 	struct ring ring;
 	uint64_t ring_input;             /* hash of what the ring was built from */
 	struct nlb_gateway_stats former; /* what gateways counted that have left */

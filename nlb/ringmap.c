@@ -53,7 +53,7 @@ int ring_adopt(struct ring *ring, int rings_fd, uint16_t vip)
 }
 
 int ring_replace(struct ring *ring, int rings_fd, uint16_t vip, const struct ring_member *members,
-		 size_t count, const struct hash_key *hash_key)
+		 size_t count, const struct hash_key *hash_key, bool is_beginning)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, opts, .map_flags = BPF_F_MMAPABLE);
 	CLEANUP(cleanup_close)
@@ -65,7 +65,8 @@ int ring_replace(struct ring *ring, int rings_fd, uint16_t vip, const struct rin
 
 	if (!slots)
 		return -errno;
-	moved = ring_build(slots, ring->slots, members, count, hash_key, now_minutes());
+	moved = ring_build(slots, ring->slots, members, count, hash_key, is_beginning,
+			   now_minutes());
 	if (moved >= 0 && bpf_map_update_elem(rings_fd, &key, &fd, BPF_ANY) != 0)
 		moved = -errno;
 	if (moved < 0) {

@@ -22,7 +22,7 @@ int ring_adopt(struct ring *ring, int rings_fd, uint16_t vip);
  * it. Returns the number of slots that changed owner, or -errno; the former ring stays then.
  */
 int ring_replace(struct ring *ring, int rings_fd, uint16_t vip, const struct ring_member *members,
-		 size_t count, const struct hash_key *hash_key);
+		 size_t count, const struct hash_key *hash_key, bool is_beginning);
 /* Lets go of the memory; packets go on to use the ring. */
 void ring_release(struct ring *ring);
 /* Takes the mark off slots that moved longer ago than this. */

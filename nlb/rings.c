@@ -24,27 +24,31 @@ static void add_earlier(struct nlb_slot *slot, uint16_t id, const bool *takes_kn
 	}
 }
 
+/* The flow table is asked for slots that have moved: it knows the connections of before. */
+static uint16_t flags_after(const struct nlb_slot *slot, const struct nlb_slot *before,
+			    uint64_t now_min)
+{
+	if (before->gateway != slot->gateway &&
+	    (before->gateway || (before->flags & NLB_SLOT_MOVED)))
+		return NLB_SLOT_MOVED | (uint16_t)(now_min & NLB_SLOT_TIME_MASK);
+	return before->flags;
+}
+
 /*
- * Owners of before come first, the latest first. Those noted before only as next choices are
- * forgotten when the slot never moved: then the choices of this pool are better guesses.
+ * Owners of before, the latest first. Those noted before only as next choices are forgotten when
+ * the slot never moved: then the choices of this pool are better guesses.
  */
-static void add_history(struct nlb_slot *slot, const struct nlb_slot *before, uint64_t now_min,
+static void add_history(struct nlb_slot *slot, const struct nlb_slot *before,
 			const bool *takes_known)
 {
-	bool had_moved = before->flags & NLB_SLOT_MOVED;
-
-	if (before->gateway != slot->gateway && (before->gateway || had_moved))
-		slot->flags = NLB_SLOT_MOVED | (uint16_t)(now_min & NLB_SLOT_TIME_MASK);
-	else
-		slot->flags = before->flags;
 	add_earlier(slot, before->gateway, takes_known);
-	for (unsigned i = 0; i < EARLIER_COUNT && had_moved; i++)
+	for (unsigned i = 0; i < EARLIER_COUNT && (before->flags & NLB_SLOT_MOVED); i++)
 		add_earlier(slot, before->earlier[i], takes_known);
 }
 
 int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 	       const struct ring_member *members, size_t count, const struct hash_key *key,
-	       uint64_t now_min)
+	       bool is_beginning, uint64_t now_min)
 {
 	CLEANUP(cleanup_free)
 	uint16_t *choices = calloc(NLB_RING_SLOTS, sizeof(*choices) * CHOICES);
@@ -73,7 +77,9 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 		if (choice[0] != MAGLEV_NONE)
 			slot->gateway = members[choice[0]].id;
 		if (before)
-			add_history(slot, &before[s], now_min, takes_known);
+			slot->flags = flags_after(slot, &before[s], now_min);
+		if (before && !is_beginning)
+			add_history(slot, &before[s], takes_known);
 		for (unsigned k = 1; k < CHOICES; k++) {
 			if (choice[k] != MAGLEV_NONE)
 				add_earlier(slot, members[choice[k]].id, takes_known);

@@ -22,12 +22,15 @@ struct ring_member {
 };
 
 /*
- * Fills `out` (NLB_RING_SLOTS). `before` is the ring in force, NULL if there is none. `now_min` are
- * minutes since the epoch. Returns the number of slots whose owner changed, or -errno.
+ * Fills `out` (NLB_RING_SLOTS). `before` is the ring in force, NULL if there is none.
+ * `is_beginning`: the first gateways are only just being found healthy, so who owned a slot says
+ * little of who holds connections of the past, and those who would own it next are named instead.
+ * `now_min` are minutes since the epoch. Returns the number of slots whose owner changed, or
+ * -errno.
  */
 int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 	       const struct ring_member *members, size_t count, const struct hash_key *key,
-	       uint64_t now_min);
+	       bool is_beginning, uint64_t now_min);
 
 /*
  * Clears the "moved" mark of slots that moved at least settle_min ago, in place: packets may read

@@ -121,6 +121,13 @@ def make_chain(build):
         yield lambda **options: nlb_rig.Chain(lab, **options)
 
 
+@pytest.fixture
+def make_another(build):
+    """A second lab of that kind beside the first."""
+    with lab_module.Lab(build) as lab:
+        yield lambda **options: nlb_rig.Chain(lab, **options)
+
+
 def _group(directory):
     group = procs_module.ProcGroup(str(directory))
     _shown.append(group)

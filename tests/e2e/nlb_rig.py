@@ -2,6 +2,7 @@
 """A client, NLBs and gateways that echo, in a lab, and the words to drive them. For tests of the NLB."""
 
 import collections
+import ipaddress
 import json
 import os
 import sys
@@ -187,3 +188,58 @@ class Blocks:
 
     def list(self):
         return {row["cidr"]: row for row in self.ask("GET", "/blocked")[1]}
+
+
+class Pinned:
+    """The pinned maps of an NLB, as lists of byte strings."""
+
+    def __init__(self, chain):
+        self.chain = chain
+
+    def dump(self, name):
+        path = f"/sys/fs/bpf/gatehouse/eth0/{name}"
+        rows = json.loads(self.chain.nlb.run("bpftool", "-j", "map", "dump", "pinned", path))
+
+        def octets(words):
+            return bytes(int(word, 16) for word in words)
+
+        return [(octets(row["key"]), octets(row["value"])) for row in rows]
+
+    def vips(self, name):
+        """{(address, port, protocol): (id, encapsulation)}"""
+        size = 4 if name == "vips4" else 16
+        return {
+            (
+                str(ipaddress.ip_address(key[:size])),
+                int.from_bytes(key[size : size + 2], "big"),
+                key[size + 2],
+            ): (int.from_bytes(value[:2], "little"), value[2])
+            for key, value in self.dump(name)
+        }
+
+    def gateways(self):
+        """{address: entry} of those in use."""
+        found = {}
+        for _, value in self.dump("gateways"):
+            family, flags = value[38], value[39]
+            if flags & 1:
+                address = ipaddress.ip_address(value[: 16 if family == 6 else 4])
+                assert value[16 if family == 6 else 4 : 16] == b"\0" * (0 if family == 6 else 12)
+                found[str(address)] = {
+                    "mac": value[16:22].hex(":"),
+                    "mtu": int.from_bytes(value[36:38], "little"),
+                    "resolved": bool(flags & 2),
+                    "encap": value[40],
+                }
+        return found
+
+    def config(self):
+        value = self.dump("config")[0][1]
+        return {
+            "source": [value[88:92], value[104:120]],
+            "vary": [value[120:124], value[124:128]],
+            "hz": int.from_bytes(value[136:140], "little"),
+            "flags": int.from_bytes(value[140:144], "little"),
+            "udp_timeout": int.from_bytes(value[148:152], "little"),
+            "icmp_per_tick": int.from_bytes(value[152:156], "little"),
+        }

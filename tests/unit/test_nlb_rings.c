@@ -38,7 +38,7 @@ static uint32_t owned(const struct nlb_slot *ring, uint16_t id)
 static void first_ring_has_not_moved(void **state)
 {
 	make_pool(3);
-	assert_int_equal(ring_build(after, NULL, pool, 3, &key, NOW), NLB_RING_SLOTS);
+	assert_int_equal(ring_build(after, NULL, pool, 3, &key, false, NOW), NLB_RING_SLOTS);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		const struct nlb_slot *slot = &after[s];
 
@@ -53,8 +53,8 @@ static void first_ring_has_not_moved(void **state)
 static void same_pool_changes_nothing(void **state)
 {
 	make_pool(5);
-	ring_build(before, NULL, pool, 5, &key, NOW);
-	assert_int_equal(ring_build(after, before, pool, 5, &key, NOW + 5), 0);
+	ring_build(before, NULL, pool, 5, &key, false, NOW);
+	assert_int_equal(ring_build(after, before, pool, 5, &key, false, NOW + 5), 0);
 	assert_memory_equal(before, after, sizeof(after));
 }
 
@@ -63,8 +63,8 @@ static void moved_slots_remember_who_had_them(void **state)
 	int moved, marked = 0;
 
 	make_pool(4);
-	ring_build(before, NULL, pool, 3, &key, NOW);
-	moved = ring_build(after, before, pool, 4, &key, NOW);
+	ring_build(before, NULL, pool, 3, &key, false, NOW);
+	moved = ring_build(after, before, pool, 4, &key, false, NOW);
 	assert_in_range(moved, NLB_RING_SLOTS / 4 - 200, NLB_RING_SLOTS * 3 / 8);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		if (after[s].gateway == before[s].gateway) {
@@ -84,9 +84,9 @@ static void two_changes_leave_two_earlier_owners(void **state)
 	uint32_t twice = 0;
 
 	make_pool(3);
-	ring_build(before, NULL, pool, 1, &key, NOW);
-	ring_build(after, before, pool, 2, &key, NOW + 1);
-	ring_build(third, after, pool, 3, &key, NOW + 2);
+	ring_build(before, NULL, pool, 1, &key, false, NOW);
+	ring_build(after, before, pool, 2, &key, false, NOW + 1);
+	ring_build(third, after, pool, 3, &key, false, NOW + 2);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		if (after[s].gateway != 101 || third[s].gateway != 102)
 			continue;
@@ -103,10 +103,10 @@ static void draining_gateway_owns_nothing_but_is_named(void **state)
 	uint32_t named = 0, had;
 
 	make_pool(3);
-	ring_build(before, NULL, pool, 3, &key, NOW);
+	ring_build(before, NULL, pool, 3, &key, false, NOW);
 	had = owned(before, 101);
 	pool[1].takes_new = false;
-	ring_build(after, before, pool, 3, &key, NOW);
+	ring_build(after, before, pool, 3, &key, false, NOW);
 	assert_int_equal(owned(after, 101), 0);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
 		named += before[s].gateway == 101 && after[s].earlier[0] == 101;
@@ -116,8 +116,8 @@ static void draining_gateway_owns_nothing_but_is_named(void **state)
 static void gateway_that_is_gone_is_not_named(void **state)
 {
 	make_pool(3);
-	ring_build(before, NULL, pool, 3, &key, NOW);
-	ring_build(after, before, pool, 2, &key, NOW); /* the third is not even a member */
+	ring_build(before, NULL, pool, 3, &key, false, NOW);
+	ring_build(after, before, pool, 2, &key, false, NOW); /* the third is not even a member */
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		assert_int_not_equal(after[s].gateway, 102);
 		assert_int_not_equal(after[s].earlier[0], 102);
@@ -132,12 +132,12 @@ static void empty_ring_keeps_its_history(void **state)
 	static struct nlb_slot back[NLB_RING_SLOTS];
 
 	make_pool(2);
-	ring_build(before, NULL, pool, 2, &key, NOW);
+	ring_build(before, NULL, pool, 2, &key, false, NOW);
 	pool[0].takes_new = pool[1].takes_new = false;
-	ring_build(after, before, pool, 2, &key, NOW);
+	ring_build(after, before, pool, 2, &key, false, NOW);
 	assert_int_equal(owned(after, 0), NLB_RING_SLOTS);
 	pool[0].takes_new = true;
-	ring_build(back, after, pool, 2, &key, NOW);
+	ring_build(back, after, pool, 2, &key, false, NOW);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		assert_int_equal(back[s].gateway, 100);
 		/* The flow table is asked: connections of the second one may be alive. */
@@ -145,7 +145,7 @@ static void empty_ring_keeps_its_history(void **state)
 		if (before[s].gateway == 101)
 			assert_int_equal(back[s].earlier[0], 101);
 	}
-	ring_build(after, NULL, pool, 0, &key, NOW);
+	ring_build(after, NULL, pool, 0, &key, false, NOW);
 	assert_int_equal(owned(after, 0), NLB_RING_SLOTS);
 }
 
@@ -154,17 +154,37 @@ static void marks_settle_after_their_time(void **state)
 	uint32_t moved;
 
 	make_pool(4);
-	ring_build(before, NULL, pool, 3, &key, NOW);
-	moved = (uint32_t)ring_build(after, before, pool, 4, &key, NOW);
+	ring_build(before, NULL, pool, 3, &key, false, NOW);
+	moved = (uint32_t)ring_build(after, before, pool, 4, &key, false, NOW);
 	assert_int_equal(ring_settle(after, NOW + 59, 60), moved);
 	assert_int_equal(ring_settle(after, NOW + 60, 60), 0);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
 		assert_int_equal(after[s].flags, 0);
 
 	/* The stored minutes are only 15 bits of the real ones. */
-	ring_build(after, before, pool, 4, &key, NLB_SLOT_TIME_MASK);
+	ring_build(after, before, pool, 4, &key, false, NLB_SLOT_TIME_MASK);
 	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 30, 60), moved);
 	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 61, 60), 0);
+}
+
+/* One gateway after the other is found healthy: at the end all is as if they had come at once. */
+static void beginning_leaves_no_history(void **state)
+{
+	static struct nlb_slot at_once[NLB_RING_SLOTS];
+	uint32_t moved = 0;
+
+	make_pool(4);
+	ring_build(at_once, NULL, pool, 4, &key, true, NOW);
+	ring_build(before, NULL, pool, 1, &key, true, NOW);
+	ring_build(after, before, pool, 3, &key, true, NOW);
+	ring_build(before, after, pool, 4, &key, true, NOW);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		assert_memory_equal(&before[s], &at_once[s], offsetof(struct nlb_slot, flags));
+		/* Those that were opened meanwhile are in the flow table. */
+		assert_true(before[s].gateway == 100 || (before[s].flags & NLB_SLOT_MOVED));
+		moved += before[s].gateway != 100;
+	}
+	assert_true(moved > 40000);
 }
 
 static void order_of_listing_does_not_matter(void **state)
@@ -172,12 +192,12 @@ static void order_of_listing_does_not_matter(void **state)
 	struct ring_member first;
 
 	make_pool(8);
-	ring_build(before, NULL, pool, 8, &key, NOW);
+	ring_build(before, NULL, pool, 8, &key, false, NOW);
 	first = pool[0];
 	for (size_t i = 0; i < 7; i++)
 		pool[i] = pool[i + 1];
 	pool[7] = first;
-	assert_int_equal(ring_build(after, before, pool, 8, &key, NOW), 0);
+	assert_int_equal(ring_build(after, before, pool, 8, &key, false, NOW), 0);
 }
 
 int main(void)
@@ -191,6 +211,7 @@ int main(void)
 		cmocka_unit_test(gateway_that_is_gone_is_not_named),
 		cmocka_unit_test(empty_ring_keeps_its_history),
 		cmocka_unit_test(marks_settle_after_their_time),
+		cmocka_unit_test(beginning_leaves_no_history),
 		cmocka_unit_test(order_of_listing_does_not_matter),
 	};
 
