@@ -39,10 +39,10 @@ static bool read_app(struct http_request *req, char name[static REG_APP_MAX + 1]
 	return false;
 }
 
-static void answer_unknown(struct http_request *req, const char *app)
+static void answer_unknown(struct http_request *req, const char *app, const char *advice)
 {
-	http_problem(req, 404, "no instance \"%.*s\" in app \"%s\": register it (again)",
-		     STR_ARG(req->params[1]), app);
+	http_problem(req, 404, "no instance \"%.*s\" in app \"%s\"%s", STR_ARG(req->params[1]), app,
+		     advice);
 }
 
 static void answer_index(struct http_request *req, unsigned status, uint64_t index)
@@ -107,7 +107,7 @@ static void api_renew(struct http_request *req, void *arg)
 	if (!read_app(req, app))
 		return;
 	if (reg_store_renew(api->store, str_from(app), req->params[1], loop_now_ms(api->loop)) < 0)
-		answer_unknown(req, app);
+		answer_unknown(req, app, ": register it again");
 	else
 		http_respond(req, 204, NULL, str_of("", 0));
 }
@@ -120,7 +120,7 @@ static void api_delete(struct http_request *req, void *arg)
 	if (!read_app(req, app))
 		return;
 	if (reg_store_remove(api->store, str_from(app), req->params[1], loop_now_ms(api->loop)) < 0)
-		answer_unknown(req, app);
+		answer_unknown(req, app, "");
 	else
 		http_respond(req, 204, NULL, str_of("", 0));
 }
@@ -132,7 +132,7 @@ static void api_override(struct http_request *req, struct reg_api *api, enum reg
 	if (!read_app(req, app))
 		return;
 	if (reg_store_set_override(api->store, str_from(app), req->params[1], status) < 0)
-		answer_unknown(req, app);
+		answer_unknown(req, app, "");
 	else
 		answer_index(
 			req, 200,

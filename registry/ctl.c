@@ -492,7 +492,7 @@ static int cmd_deregister(const struct options *o, int argc, char **argv)
 
 static int print_registry(const struct options *o)
 {
-	static const char *const header[] = { "REGISTRY", "", NULL };
+	const char *const header[] = { "REGISTRY", o->url, NULL };
 	CLEANUP(cleanup_json) json_t *json = NULL;
 	const json_t *instances, *preservation, *snapshot, *problem;
 	const char *name;
@@ -513,8 +513,6 @@ static int print_registry(const struct options *o)
 	preservation = json_object_get(json, "self_preservation");
 	snapshot = json_object_get(json, "snapshot");
 	problem = json_object_get(snapshot, "problem");
-	table_cell(t, "url");
-	table_cell(t, "%s", o->url);
 	table_cell(t, "version");
 	table_cell(t, "%s", text_of(json, "version"));
 	table_cell(t, "started");
@@ -731,6 +729,9 @@ static int set_option(struct options *o, int opt)
 		o->zone = optarg;
 		return -1;
 	case OPT_STATUS:
+		if (reg_status_parse(str_from(optarg)) == REG_NO_STATUS)
+			return misuse("--status %s: must be UP, DOWN, STARTING or OUT_OF_SERVICE",
+				      optarg);
 		o->status = optarg;
 		return -1;
 	case OPT_KEEP:

@@ -57,9 +57,13 @@ def test_status(ctl, registry):
     assert "OUT_OF_SERVICE (set)" in ctl("instances")[1]
     assert ctl("status", "user", "u1", "clear")[0] == 0
     assert registry.instances("user")[0]["status"] == "UP"
-    assert ctl("status", "user", "u2", "UP")[0] == 1
+    status, _, err = ctl("status", "user", "u2", "UP")
+    assert status == 1 and "u2" in err and "register" not in err
+    for wrong in (("instances", "--status", "FOO"), ("register", "a", "b", "1.2.3.4:5", "--status", "FOO")):
+        status, out, err = ctl(*wrong)
+        assert (status, out) == (2, "") and "FOO: must be UP" in err
     status, out, _ = ctl("status")
-    assert status == 0 and registry.url in out and "self-preservation" in out
+    assert status == 0 and rows(out)[0] == ["REGISTRY", registry.url] and "self-preservation" in out
     assert json.loads(ctl("status", "--json")[1])["apps"] == 1
 
 
