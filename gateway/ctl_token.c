@@ -58,7 +58,8 @@ struct options {
 	struct str audiences[MAX_AUDIENCES];
 	size_t audience_count;
 	unsigned algorithms; /* with verify: all that were named */
-	uint64_t lifetime_s, leeway_s;
+	int64_t lifetime_s;
+	uint64_t leeway_s;
 	json_t *claims; /* of --claim */
 	bool is_signature_only, is_json;
 };
@@ -432,8 +433,7 @@ static size_t make_signature(const struct signing_key *key, struct str input,
 static json_t *claims_of(const struct options *o)
 {
 	json_int_t now_s = (json_int_t)(clock_wall_ms() / MSEC_PER_SEC);
-	json_t *claims = json_pack("{sIsI}", "iat", now_s, "exp",
-				   now_s + (json_int_t)o->lifetime_s);
+	json_t *claims = json_pack("{sIsI}", "iat", now_s, "exp", now_s + o->lifetime_s);
 	json_t *audiences = json_array();
 
 	if (o->issuer.p)
@@ -769,6 +769,18 @@ static int set_seconds(uint64_t *out, const char *text)
 	return 0;
 }
 
+/* Below 0: a token that is over already, to see it refused. */
+static int set_lifetime(struct options *o, const char *text)
+{
+	bool is_past = text[0] == '-';
+	uint64_t seconds;
+
+	if (set_seconds(&seconds, text + is_past))
+		return usage("seconds are a number, not \"%s\"", text);
+	o->lifetime_s = is_past ? -(int64_t)seconds : (int64_t)seconds;
+	return 0;
+}
+
 static int run(const struct options *o, const char *command, int argc, char **argv)
 {
 	if (strcmp(command, "new-key") == 0)
@@ -842,7 +854,7 @@ int ctl_token(int argc, char **argv)
 			o.subject = optarg;
 			break;
 		case OPT_LIFETIME:
-			status = set_seconds(&o.lifetime_s, optarg);
+			status = set_lifetime(&o, optarg);
 			break;
 		case OPT_LEEWAY:
 			status = set_seconds(&o.leeway_s, optarg);

@@ -97,11 +97,10 @@ static int print_problem(const struct ctl *ctl, const struct http_answer *answer
 	detail = str_from(json_string_value(json_object_get(json, "detail")));
 	if (ctl->is_json && json)
 		printf("%.*s\n", STR_ARG(body));
-	else if (!detail.p)
+	if (!detail.p)
 		fprintf(stderr, "gatewayctl: status %u\n", answer->status);
-	else
-		while (str_split(&detail, '\n', &line))
-			fprintf(stderr, "gatewayctl: %.*s\n", STR_ARG(line));
+	while (str_split(&detail, '\n', &line))
+		fprintf(stderr, "gatewayctl: %.*s\n", STR_ARG(line));
 	json_decref(json);
 	return 1;
 }

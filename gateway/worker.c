@@ -235,11 +235,10 @@ struct members_order {
 static void run_members_order(struct loop_task *task)
 {
 	struct members_order *order = container_of(task, struct members_order, task);
-	struct service *s = get_service(order->worker, order->service);
+	struct service *s = find_service(order->worker, order->service);
 
-	/* One that no configuration names yet is that of the configuration posted next. */
-	service_set_members(s, order->members, order->count);
-	service_put(s);
+	if (s)
+		service_set_members(s, order->members, order->count);
 	free(order);
 }
 

@@ -62,18 +62,36 @@ static json_t *parse(const struct http_answer *answer)
 	return json_loadb(buf_data(&answer->body), buf_len(&answer->body), 0, NULL);
 }
 
-/* The sentence of a problem document, or the status. */
-static int say_problem(const struct http_answer *answer)
+/* The sentences of a problem document, the document itself, or the status. */
+static int say_problem(const struct nlbctl_options *o, const struct http_answer *answer)
 {
 	json_t *document = parse(answer);
-	const char *detail = json_string_value(json_object_get(document, "detail"));
+	struct str detail = str_from(json_string_value(json_object_get(document, "detail")));
+	struct str line;
 
-	if (detail)
-		nlbctl_fail(detail);
-	else
+	if (!detail.p)
 		nlbctl_failf("nlbd answered %u", answer->status);
+	if (o->wants_json && document)
+		printf("%.*s\n", STR_ARG(buf_str(&answer->body)));
+	while (str_split(&detail, '\n', &line))
+		nlbctl_failf("%.*s", STR_ARG(line));
 	json_decref(document);
 	return FAILED;
+}
+
+/* gatewayd has /status too, and none of what is looked for in it. */
+static int check_program(const struct nlbctl_options *o, const char *path,
+			 const struct http_answer *answer)
+{
+	json_t *document = strcmp(path, "/status") == 0 ? parse(answer) : NULL;
+	const char *program = json_string_value(json_object_get(document, "program"));
+	int status = DONE;
+
+	if (document && (!program || strcmp(program, "nlbd") != 0))
+		status = nlbctl_failf("%s is not nlbd's, %s answers there", o->socket,
+				      program ? program : "another program");
+	json_decref(document);
+	return status;
 }
 
 int nlbctl_ask(const struct nlbctl_options *o, enum http_method method, const char *path,
@@ -92,7 +110,9 @@ int nlbctl_ask(const struct nlbctl_options *o, enum http_method method, const ch
 				    "forwarded without it; another socket: --socket)",
 				    o->socket, err.text);
 	if (answer.status != 200) {
-		status = say_problem(&answer);
+		status = say_problem(o, &answer);
+	} else if (check_program(o, path, &answer) != DONE) {
+		status = FAILED;
 	} else if (o->wants_json) {
 		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
 	} else {

@@ -146,7 +146,7 @@ def test_refused_reload_tells_everything(own_rig, gatewayctl):
     assert done.returncode == 1 and len(lines) == 30, done.stderr
     assert all(re.fullmatch(r"gatewayctl: \S+: surprise-\S+: unknown member", x) for x in lines)
     done = gatewayctl(*where, "--json", "reload")
-    assert done.returncode == 1 and done.stderr == ""
+    assert done.returncode == 1 and done.stderr.splitlines() == lines
     assert json.loads(done.stdout)["detail"].count("unknown member") == 30
 
 
@@ -178,6 +178,16 @@ def test_status_of_another_program_is_none(own_rig, gatewayctl, tmp_path):
         out, err = asking.communicate(timeout=10)
     assert asking.returncode == 1 and out == ""
     assert err == f"gatewayctl: unix:{path} is not gatewayd's, nlbd answers there\n"
+
+
+def test_nlbctl_knows_a_gatewayd_when_it_meets_one(own_rig, program):
+    own_rig.start()
+    path = own_rig.config["admin"]["socket"]
+    for words in ([], ["--json"]):
+        done = subprocess.run([program("nlbctl"), "-s", path, *words, "status"], capture_output=True,
+                              text=True, timeout=20)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr == f"nlbctl: {path} is not nlbd's, gatewayd answers there\n"
 
 
 def test_what_does_not_answer_is_named_with_the_reason(gatewayctl, tmp_path):
