@@ -174,6 +174,8 @@ static void check_vip(struct conf *c, void *object)
 				      ? "has both \"discover\" and \"gateways\"; use one of them"
 				      : "needs \"gateways\" (a list) or \"discover\" (an app of "
 					"the registry)");
+	if (conf_has(c, "gateways") && vip->gateways_count == 0)
+		conf_warn_at(c, "gateways", "is empty: packets to the VIP are dropped");
 	net_set_port(&vip->address, vip->port);
 	nlb_conf_health_fit(c, vip->health, vip->port,
 			    str_eqz(STR("tcp"), nlb_protocol_names[vip->protocol]));

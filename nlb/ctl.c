@@ -185,6 +185,7 @@ static void get_status(struct http_request *req, void *arg)
 	struct json_writer w = json_writer(out);
 
 	json_open(&w, NULL, '{');
+	json_addz(&w, "program", "nlbd");
 	json_addz(&w, "version", GATEHOUSE_VERSION);
 	json_add_u64(&w, "uptime_s", (clock_mono_ms() - c->started_ms) / 1000);
 	json_addz(&w, "config", c->from->config_file);
@@ -297,7 +298,7 @@ static void post_reload(struct http_request *req, void *arg)
 	buf_init(&said, 65536);
 	rc = c->from->reload(c->from->arg, &said);
 	if (rc)
-		http_problem(req, 422, "%.*s", STR_ARG(str_trim(buf_str(&said))));
+		http_problem(req, 422, "%.*s", STR_ARG(str_chomp(buf_str(&said))));
 	else
 		http_respond_json(req, 200, STR("{\"reloaded\":true}"));
 	buf_fini(&said);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,9 @@ static int cmd_attach(const struct nlbctl_options *o, char **args)
 
 	if (!settings)
 		return nlbctl_fail("out of memory");
+	if (!if_nametoindex(args[0]))
+		return nlbctl_failf("interface %s does not exist (ip link shows those there are)",
+				    args[0]);
 	if (!o->source_count)
 		return nlbctl_misuse("decap attach %s: at least one --source is needed", args[0]);
 	if (parse_prefixes(settings->sources, o->sources, o->source_count, false, "--source") ||

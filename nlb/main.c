@@ -86,7 +86,8 @@ static void conf_free(struct conf_holder **h)
 	*h = NULL;
 }
 
-/* Reads and checks; all mistakes are in `said`, one a line. NULL when there are any. */
+/* Reads and checks; all mistakes and warnings are in `said`, one a line. NULL when there are
+ * mistakes. */
 static struct conf_holder *conf_read(const char *file, const struct nlb_conf *running,
 				     struct buf *said)
 {
@@ -102,10 +103,9 @@ static struct conf_holder *conf_read(const char *file, const struct nlb_conf *ru
 	rc = conf_load(&h->conf, &nlb_conf_object, file, &h->arena, &errors);
 	if (!rc && running)
 		rc = conf_check_reload(&nlb_conf_object, running, &h->conf, &errors);
-	if (rc) {
-		conf_errors_write(&errors, file, said);
+	conf_errors_write(&errors, file, said);
+	if (rc)
 		conf_free(&h);
-	}
 	conf_errors_fini(&errors);
 	return h;
 }
@@ -121,9 +121,8 @@ static void log_lines(enum log_level level, struct str text)
 	}
 }
 
-static int reload(void *arg, struct buf *said)
+static int apply_file(struct nlbd *d, struct buf *said)
 {
-	struct nlbd *d = arg;
 	struct conf_holder *fresh = conf_read(d->options.config, &d->conf->conf, said);
 	struct err err = { "" };
 	int rc;
@@ -150,6 +149,17 @@ static int reload(void *arg, struct buf *said)
 	return rc;
 }
 
+/* Whoever asked is told, and the log has it too. */
+static int reload(void *arg, struct buf *said)
+{
+	int rc = apply_file(arg, said);
+
+	log_lines(rc ? LOG_ERROR : LOG_WARN, buf_str(said));
+	if (rc)
+		log_error("the configuration was not reloaded; the former one stays in force");
+	return rc;
+}
+
 /* --- signals -----------------------------------------------------------------------------------
  */
 
@@ -159,10 +169,7 @@ static void on_hangup(int signo, void *arg)
 
 	(void)signo;
 	buf_init(&said, 65536);
-	if (reload(arg, &said) != 0) {
-		log_lines(LOG_ERROR, buf_str(&said));
-		log_error("the configuration was not reloaded; the former one stays in force");
-	}
+	reload(arg, &said);
 	buf_fini(&said);
 }
 
@@ -292,8 +299,10 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	d.conf = conf_read(d.options.config, NULL, &said);
-	if (!d.conf)
+	if (d.options.wants_check || (!d.conf && d.options.log_format == LOG_TEXT))
 		fprintf(stderr, "%.*s", STR_ARG(buf_str(&said)));
+	else
+		log_lines(d.conf ? LOG_WARN : LOG_ERROR, buf_str(&said));
 	buf_fini(&said);
 	if (!d.conf)
 		return 1;
@@ -305,9 +314,9 @@ int main(int argc, char **argv)
 
 	daemon_raise_fd_limit();
 	if (start(&d, &err) != 0) {
-		fprintf(stderr, "nlbd: %s\n", err.text);
+		status = daemon_fail(&d.options, &program, err.text);
 		stop(&d, false);
-		return 1;
+		return status;
 	}
 	if (!d.conf->conf.hash_seed.p)
 		log_warn("hash_seed is not set: clients can work out which gateway they will meet; "

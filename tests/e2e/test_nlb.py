@@ -10,7 +10,7 @@ import time
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, HEALTH, NLB, NLBS, POOL, VIP
+from nlb_rig import CLIENTS, HEALTH, NLB, VIP
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -215,6 +215,13 @@ def test_bad_reload_changes_nothing(make_chain):
     assert 'vipz: unknown member; did you mean "vips"?' in chain.nlbd.log()
     with pytest.raises(lab_module.LabError, match="vipz"):
         chain.nlbctl("reload")
+
+    # Who asked over the socket gets all of it, by program too, and the log has it as well.
+    many = {f"{n}-of-a-name-of-some-length": n for n in range(20)}
+    chain.lab.write_json({**chain.config(), **many}, "nlb.json")
+    detail = json.loads(chain.nlbctl("reload", check=False))["detail"]
+    assert detail.count("unknown member") == 20 and not detail.endswith("\n")
+    assert all(f": {name}: unknown" in chain.nlbd.log() for name in many)
     chain.lab.write_json({**chain.config(), "interface": "eth1"}, "nlb.json")
     with pytest.raises(lab_module.LabError, match="interface: cannot change while running"):
         chain.nlbctl("reload")
@@ -284,6 +291,25 @@ def test_wrong_starts_say_what_and_leave_nothing(make_chain):
     assert "9440" in refused(good) and "in use" in refused(good)
     taken.kill()
     assert json.loads(chain.nlb.run("bpftool", "-j", "net"))[0]["xdp"] == []
+
+
+def test_check_and_start_tell_in_the_form_asked_for(make_chain):
+    chain = make_chain(gateways=1)
+
+    def said(config, *words):
+        path = chain.lab.write_json(config, "wrong.json")
+        script = '"$@" 2>&1; echo "exit $?"'
+        lines = chain.nlb.run("sh", "-c", script, "sh", chain.program("nlbd"), "-c", path, *words)
+        *lines, status = lines.splitlines()
+        return int(status.removeprefix("exit ")), lines
+
+    empty = chain.config()
+    empty["vips"][0]["gateways"] = []
+    status, lines = said(empty, "--check")
+    assert status == 0 and "vips[0].gateways: warning: is empty" in "".join(lines)
+    for wrong in ({**chain.config(), "vipz": 1}, {**chain.config(), "interface": "nosuch0"}):
+        status, lines = said(wrong, "--log-format", "json")
+        assert status == 1 and [json.loads(line)["level"] for line in lines] == ["error"]
 
 
 def test_pool_follows_the_registry(make_chain):
@@ -413,6 +439,7 @@ def test_commands_teach_their_use(make_chain):
     assert "wrong number of arguments" in refused("drain", "rider")
     assert "is it running? packets are forwarded without it" in refused("status")
     assert "nothing of ours is attached" in refused("detach", "eth0")
+    assert "nosuch0 does not exist" in refused("decap", "attach", "nosuch0")
     assert "at least one --source" in refused("decap", "attach", "eth0")
     assert "is not an IP address" in refused("decap", "attach", "eth0", "--source", "nlb")
     assert "lo has no virtual IP" in refused("decap", "attach", "eth0", "--source", NLB)
@@ -420,7 +447,7 @@ def test_commands_teach_their_use(make_chain):
 
     # Settings are replaced, what was counted stays; and it can be taken off again.
     before = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
-    assert (before["vips"], before["sources"]) == ([VIP], [*NLBS, *POOL])
+    assert before["vips"] == [VIP] and NLB in before["sources"]
     host.run(nlbctl, "decap", "attach", "eth0", "--source", "10.0.0.3", "--source", "10.1.0.0/16",
              "--vip", "203.0.113.77")
     after = json.loads(host.run(nlbctl, "--json", "decap", "status", "eth0"))
