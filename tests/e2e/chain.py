@@ -200,7 +200,9 @@ class Chain:
         )
 
     def nlb_config(self):
-        return adapt(load_example("nlb.json"), self.places("nlb"))
+        config = adapt(load_example("nlb.json"), self.places("nlb"))
+        config["hash_seed"] = "of the lab"
+        return config
 
     def start_nlb(self):
         path = self.lab.write_json(self.nlb_config(), "hosts", "nlb", "nlb.json")

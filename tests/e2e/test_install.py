@@ -87,10 +87,12 @@ def test_installed_programs_run(installed):
         assert done.returncode == 0 and re.search(r"\d+\.\d+\.\d+", done.stdout), (name, done)
 
 
-def test_installed_examples_are_good(installed):
+def test_installed_examples_are_good(installed, host_files):
     examples = installed / "usr/share/doc/gatehouse/examples"
     for program, name in (("nlbd", "nlb.json"), ("registryd", "registry.json")):
-        done = run(installed / "usr/sbin" / program, "-c", examples / name, "--check")
+        path = host_files / name
+        path.write_text((examples / name).read_text().replace("/etc/gatehouse", str(host_files)))
+        done = run(installed / "usr/sbin" / program, "-c", path, "--check")
         assert done.returncode == 0, done.stderr
 
 
