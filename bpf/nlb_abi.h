@@ -18,6 +18,12 @@
 #define NLB_FLOW_WAYS    4
 #define NLB_FLOW_REGIONS 16
 
+/*
+ * Raise it when an entry of the forwarding program's maps changes its meaning but not its size:
+ * what is pinned was written by an nlbd of another version, which this one must not take over then.
+ */
+#define NLB_ABI_VERSION 1
+
 /* --- where packets end ---------------------------------------------------------------------- */
 
 /*

@@ -138,6 +138,9 @@ static void release_former(const struct decap_settings *former, const struct dec
 	}
 }
 
+/* Every map stands for itself, and its settings are written anew. */
+static const struct pins_layout layout = { .version = 1 };
+
 int decap_attach(const char *pin_directory, const char *interface,
 		 const struct decap_settings *settings, enum pins_mode *mode, struct err *err)
 {
@@ -158,7 +161,7 @@ int decap_attach(const char *pin_directory, const char *interface,
 		pins_undo(&pins);
 		return rc;
 	}
-	rc = pins_load(&pins, skel->obj, NULL, NULL, err);
+	rc = pins_load(&pins, skel->obj, &layout, NULL, NULL, err);
 	if (!rc)
 		rc = set_lists(skel, settings, err);
 	if (!rc)

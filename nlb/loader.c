@@ -91,12 +91,37 @@ static uint32_t kernel_hz(void)
 	return (uint32_t)((NSEC_PER_SEC + (uint64_t)step.tv_nsec / 2) / (uint64_t)step.tv_nsec);
 }
 
-static void on_map_replaced(const char *map, void *arg)
+static void on_map_replaced(const char *map, bool is_copied, void *arg)
 {
 	const struct loader *l = arg;
 
-	log_warn("interface=%s: map %s has another size or layout now and starts empty",
-		 l->pins.interface, map);
+	log_warn("interface=%s: map %s has another size or layout now and %s", l->pins.interface,
+		 map, is_copied ? "takes over what was in it" : "starts empty");
+}
+
+/* What entries refer to in one another: identifiers of VIPs and gateways. */
+static const char *const state_maps[] = { "config",  "vips4",    "vips6",
+					  "allowed", "gateways", "gateway_stats",
+					  "rings",   "flows",    "fragments",
+					  NULL };
+
+/* Also sizes that no map shows: a ring is an inner map. */
+static uint64_t layout_version(void)
+{
+	static const uint32_t parts[] = { NLB_ABI_VERSION,
+					  NLB_RING_SLOTS,
+					  sizeof(struct nlb_slot),
+					  sizeof(struct nlb_gateway),
+					  sizeof(struct nlb_flow),
+					  sizeof(struct nlb_vip),
+					  sizeof(struct nlb_config),
+					  NLB_MAX_GATEWAYS,
+					  sizeof(struct nlb_fragment) };
+	uint64_t h = 1;
+
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		h = hash_mix64(h + parts[i]);
+	return h | 1;
 }
 
 static void *map_memory(int fd, size_t size)
@@ -148,11 +173,12 @@ static int take_lock(struct loader *l, struct err *err)
 
 int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
+	struct pins_layout layout = { .state = state_maps, .resizable = "flows" };
 	char directory[PATH_MAX];
 	uint32_t buckets;
 	int rc;
 
-	*l = (struct loader) { .lock_fd = -1 };
+	*l = (struct loader) { .lock_fd = -1, .former_fd = -1 };
 	libbpf_set_print(quiet);
 	snprintf(directory, sizeof(directory), "%s/%s", conf->pin_directory.p, conf->interface.p);
 	rc = pins_open(&l->pins, directory, conf->interface.p, err);
@@ -172,7 +198,8 @@ int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err)
 	l->maps.flow_buckets_per_cpu = buckets;
 	l->maps.flow_buckets = buckets * (uint32_t)l->maps.cpus;
 	bpf_map__set_max_entries(l->skel->maps.flows, l->maps.flow_buckets);
-	rc = pins_load(&l->pins, l->skel->obj, on_map_replaced, l, err);
+	layout.version = layout_version();
+	rc = pins_load(&l->pins, l->skel->obj, &layout, on_map_replaced, l, err);
 	if (!rc)
 		rc = open_maps(l, err);
 	if (rc)
@@ -339,7 +366,31 @@ int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err
 			       (int)NLB_XDP_GENERIC == (int)PINS_GENERIC,
 		       "one order");
 	l->mode = (enum pins_mode)conf->xdp_mode;
+	l->former_fd = pins_former(&l->pins, &l->mode, bpf_map__fd(l->skel->maps.gateways));
+	if (l->former_fd >= 0) {
+		log_warn("interface=%s: the maps were made anew: the former program forwards with "
+			 "the old ones until the gateways of all VIPs are known; counters begin "
+			 "at zero, and gateways drained by hand have to be drained again",
+			 l->pins.interface);
+		return 0;
+	}
 	return pins_attach(&l->pins, bpf_program__fd(l->skel->progs.nlb), &l->mode, err);
+}
+
+bool loader_is_waiting(const struct loader *l)
+{
+	return l->former_fd >= 0;
+}
+
+int loader_replace_former(struct loader *l, struct err *err)
+{
+	int rc = pins_replace(&l->pins, l->former_fd, bpf_program__fd(l->skel->progs.nlb), err);
+
+	if (rc)
+		return rc;
+	close(TAKE_FD(l->former_fd));
+	log_info("interface=%s: the new program has taken over", l->pins.interface);
+	return 0;
 }
 
 void loader_tell_memory(const struct loader *l, size_t vips)
@@ -366,9 +417,9 @@ void loader_close(struct loader *l)
 	if (l->maps.flows)
 		munmap(l->maps.flows, sizeof(*l->maps.flows) * l->maps.flow_buckets);
 	nlb_bpf__destroy(l->skel);
-	if (l->lock_fd >= 0)
-		close(l->lock_fd);
-	*l = (struct loader) { .lock_fd = -1 };
+	cleanup_close(&l->lock_fd);
+	cleanup_close(&l->former_fd);
+	*l = (struct loader) { .lock_fd = -1, .former_fd = -1 };
 }
 
 void loader_abort(struct loader *l)

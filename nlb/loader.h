@@ -28,7 +28,8 @@ struct nlb_maps {
 
 struct loader {
 	struct pins pins;
-	int lock_fd; /* of the pins; below 0 while it is not held */
+	int former_fd; /* link of the former program, while that goes on with its own maps */
+	int lock_fd;   /* of the pins; below 0 while it is not held */
 	struct nlb_bpf *skel;
 	struct nlb_maps maps;
 	enum pins_mode mode;      /* that was taken */
@@ -41,8 +42,13 @@ struct loader {
 int loader_open(struct loader *l, const struct nlb_conf *conf, struct err *err);
 /* Writes the global part of the configuration. */
 int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *err);
-/* The last step of a start: from here on packets are forwarded. */
+/*
+ * The last step of a start: from here on packets are forwarded. Where the maps had to be made anew
+ * and our former program is attached, that one goes on until loader_replace_former.
+ */
 int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err);
+bool loader_is_waiting(const struct loader *l);
+int loader_replace_former(struct loader *l, struct err *err);
 /* Logs how much memory of the kernel the maps take, with rings for so many VIPs. */
 void loader_tell_memory(const struct loader *l, size_t vips);
 /* Leaves everything pinned and attached. */

@@ -191,7 +191,12 @@ static void on_change(void *arg)
 {
 	struct nlbd *d = arg;
 
+	struct err err;
+
 	announcer_update(d->announcer, d->vips);
+	if (loader_is_waiting(&d->loader) && vips_are_settled(d->vips) &&
+	    loader_replace_former(&d->loader, &err) != 0)
+		log_error("%s; trying again", err.text);
 }
 
 static int start_announcing(struct nlbd *d, struct err *err)

@@ -19,6 +19,7 @@
 #include "lib/cleanup.h"
 #include "nlb/lock.h"
 
+#define LAYOUT_PIN  "layout"
 #define BPF_FS      "/sys/fs/bpf"
 #define KERNEL_BTF  "/sys/kernel/btf/vmlinux"
 #define KERNEL_MIN  "5.15"
@@ -213,6 +214,16 @@ int pins_open(struct pins *p, const char *directory, const char *interface, stru
 
 /* --- loading ---------------------------------------------------------------------------------- */
 
+static int pin_again(const struct pins *p, const char *name, int fd, struct err *err)
+{
+	char path[PATH_MAX];
+
+	unlink(pin_path(path, p->dir, name));
+	if (bpf_obj_pin(fd, path) != 0)
+		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	return 0;
+}
+
 static bool has_shape(int fd, const struct bpf_map *map)
 {
 	struct bpf_map_info info = { 0 };
@@ -225,29 +236,140 @@ static bool has_shape(int fd, const struct bpf_map *map)
 	       info.map_flags == bpf_map__map_flags(map);
 }
 
-int pins_load(struct pins *p, struct bpf_object *object,
-	      void (*on_replaced)(const char *map, void *arg), void *arg, struct err *err)
+static bool is_one_of(const char *name, const char *const *list)
 {
-	char path[PATH_MAX];
-	struct bpf_map *map;
-	int rc;
+	for (; list && *list; list++) {
+		if (strcmp(*list, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The version that is pinned beside the maps; 0: none. */
+static uint64_t pinned_layout(const struct pins *p)
+{
+	CLEANUP(cleanup_close) int fd = pins_get(p->dir, LAYOUT_PIN);
+	uint64_t version = 0;
+	__u32 zero = 0;
+
+	if (fd >= 0)
+		bpf_map_lookup_elem(fd, &zero, &version);
+	return version;
+}
+
+static int pin_layout(const struct pins *p, uint64_t version, struct err *err)
+{
+	CLEANUP(cleanup_close)
+	int fd = bpf_map_create(BPF_MAP_TYPE_ARRAY, LAYOUT_PIN, sizeof(__u32), sizeof(version), 1,
+				NULL);
+	__u32 zero = 0;
+
+	if (fd < 0 || bpf_map_update_elem(fd, &zero, &version, BPF_ANY) != 0)
+		return err_set(err, -errno, "map " LAYOUT_PIN ": %s", strerror(errno));
+	return pin_again(p, LAYOUT_PIN, fd, err);
+}
+
+/* Whether the maps of the group have to be made anew, all of them. */
+static bool must_rebuild(const struct pins *p, const struct bpf_object *object,
+			 const struct pins_layout *layout)
+{
+	bool any_there = false, all_fit = true;
+	const struct bpf_map *map;
 
 	bpf_object__for_each_map (map, object) {
 		const char *name = bpf_map__name(map);
 		CLEANUP(cleanup_close) int fd = pins_get(p->dir, name);
 
-		pin_path(path, p->dir, name);
-		if (fd >= 0 && !has_shape(fd, map)) {
-			unlink(path);
-			if (on_replaced)
-				on_replaced(name, arg);
-		}
-		rc = bpf_map__set_pin_path(map, path);
-		if (rc)
-			return err_set(err, rc, "%s: %s", path, strerror(-rc));
+		if (fd < 0 || !is_one_of(name, layout->state))
+			continue;
+		any_there = true;
+		if (!has_shape(fd, map) &&
+		    !(layout->resizable && strcmp(layout->resizable, name) == 0))
+			all_fit = false;
 	}
+	return any_there && (!all_fit || pinned_layout(p) != layout->version);
+}
 
-	rc = bpf_object__load(object);
+static void former_name(char out[static BPF_OBJ_NAME_LEN + 16], const char *name)
+{
+	snprintf(out, BPF_OBJ_NAME_LEN + 16, "%s-former", name);
+}
+
+/* Out of the way of the new map; not gone, since loading may fail yet. */
+static void set_aside(const struct pins *p, const char *name)
+{
+	char from[PATH_MAX], to[PATH_MAX], former[BPF_OBJ_NAME_LEN + 16];
+
+	former_name(former, name);
+	rename(pin_path(from, p->dir, name), pin_path(to, p->dir, former));
+}
+
+/* After a failure: as if nothing had happened. */
+static void take_back(const struct pins *p, const struct bpf_object *object)
+{
+	char from[PATH_MAX], to[PATH_MAX], former[BPF_OBJ_NAME_LEN + 16];
+	const struct bpf_map *map;
+
+	bpf_object__for_each_map (map, object) {
+		former_name(former, bpf_map__name(map));
+		if (access(pin_path(from, p->dir, former), F_OK) == 0)
+			rename(from, pin_path(to, p->dir, bpf_map__name(map)));
+	}
+}
+
+/* As many entries as fit. Returns false when the maps hold different things. */
+static bool copy_entries(int from, int to)
+{
+	struct bpf_map_info a = { 0 }, b = { 0 };
+	__u32 len = sizeof(a), count = 0;
+	int cpus = libbpf_num_possible_cpus();
+
+	if (bpf_obj_get_info_by_fd(from, &a, &len) != 0 ||
+	    bpf_obj_get_info_by_fd(to, &b, &len) != 0 || a.type != b.type ||
+	    a.key_size != b.key_size || a.value_size != b.value_size || cpus < 1)
+		return false;
+	/* Per CPU maps give all values at once, each in words of eight bytes. */
+	CLEANUP(cleanup_free) char *value = calloc((size_t)cpus, (a.value_size + 7U) & ~7U);
+	CLEANUP(cleanup_free) char *key = calloc(1, a.key_size);
+
+	if (!value || !key)
+		return false;
+	for (int rc = bpf_map_get_next_key(from, NULL, key); rc == 0 && count < a.max_entries;
+	     rc = bpf_map_get_next_key(from, key, key), count++) {
+		if (bpf_map_lookup_elem(from, key, value) == 0)
+			bpf_map_update_elem(to, key, value, BPF_ANY);
+	}
+	return true;
+}
+
+/* What was set aside is of use once more where it can be copied, then it is let go. */
+static void drop_former(const struct pins *p, const struct bpf_object *object,
+			const struct pins_layout *layout,
+			void (*on_replaced)(const char *map, bool is_copied, void *arg), void *arg)
+{
+	char path[PATH_MAX], former[BPF_OBJ_NAME_LEN + 16];
+	const struct bpf_map *map;
+
+	bpf_object__for_each_map (map, object) {
+		const char *name = bpf_map__name(map);
+
+		former_name(former, name);
+		CLEANUP(cleanup_close) int fd = pins_get(p->dir, former);
+		bool is_copied = fd >= 0 && !is_one_of(name, layout->state) &&
+				 copy_entries(fd, bpf_map__fd(map));
+
+		if (fd < 0)
+			continue;
+		unlink(pin_path(path, p->dir, former));
+		if (on_replaced)
+			on_replaced(name, is_copied, arg);
+	}
+}
+
+static int load(struct bpf_object *object, struct err *err)
+{
+	int rc = bpf_object__load(object);
+
 	if (denied(rc))
 		return err_set(err, rc, "the kernel refuses to load BPF programs (%s); " RIGHTS,
 			       strerror(-rc));
@@ -261,17 +383,40 @@ int pins_load(struct pins *p, struct bpf_object *object,
 	return 0;
 }
 
-/* --- attaching -------------------------------------------------------------------------------- */
-
-static int pin_again(const struct pins *p, const char *name, int fd, struct err *err)
+int pins_load(struct pins *p, struct bpf_object *object, const struct pins_layout *layout,
+	      void (*on_replaced)(const char *map, bool is_copied, void *arg), void *arg,
+	      struct err *err)
 {
+	bool rebuilds = must_rebuild(p, object, layout);
 	char path[PATH_MAX];
+	struct bpf_map *map;
+	int rc;
 
-	unlink(pin_path(path, p->dir, name));
-	if (bpf_obj_pin(fd, path) != 0)
-		return err_set(err, -errno, "%s: %s", path, strerror(errno));
+	take_back(p, object); /* one that was killed in the middle of this */
+	bpf_object__for_each_map (map, object) {
+		const char *name = bpf_map__name(map);
+		CLEANUP(cleanup_close) int fd = pins_get(p->dir, name);
+
+		if (fd >= 0 &&
+		    ((rebuilds && is_one_of(name, layout->state)) || !has_shape(fd, map)))
+			set_aside(p, name);
+		rc = bpf_map__set_pin_path(map, pin_path(path, p->dir, name));
+		if (rc)
+			return err_set(err, rc, "%s: %s", path, strerror(-rc));
+	}
+
+	rc = load(object, err);
+	if (!rc)
+		rc = pin_layout(p, layout->version, err);
+	if (rc) {
+		take_back(p, object);
+		return rc;
+	}
+	drop_former(p, object, layout, on_replaced, arg);
 	return 0;
 }
+
+/* --- attaching -------------------------------------------------------------------------------- */
 
 static enum pins_mode attached_mode(const struct pins *p)
 {
@@ -317,21 +462,31 @@ static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, 
 	return pin_again(p, "link", fd, err);
 }
 
-int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
+/* Our own link, if it can be used for this mode. Returns a descriptor or -1. */
+static int usable_link(const struct pins *p, enum pins_mode mode)
 {
 	CLEANUP(cleanup_close) int fd = pins_get(p->dir, "link");
 	struct bpf_link_info info;
+
+	if (fd < 0 || link_info(fd, &info) != 0 || info.xdp.ifindex != p->ifindex)
+		return -1;
+	return mode == PINS_AUTO || mode == attached_mode(p) ? TAKE_FD(fd) : -1;
+}
+
+int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
+{
+	CLEANUP(cleanup_close) int fd = usable_link(p, *mode);
 	char path[PATH_MAX];
 	int rc;
 
-	if (fd >= 0 && link_info(fd, &info) == 0 && info.xdp.ifindex == p->ifindex &&
-	    (*mode == PINS_AUTO || *mode == attached_mode(p))) {
+	if (fd >= 0) {
 		if (bpf_link_update(fd, prog_fd, NULL) != 0)
 			return err_set(err, -errno, "replacing our program on %s: %s", p->interface,
 				       strerror(errno));
 		*mode = attached_mode(p);
 	} else {
 		/* A link whose interface is gone, or in another mode than is wanted now. */
+		fd = pins_get(p->dir, "link");
 		if (fd >= 0) {
 			bpf_link_detach(fd);
 			unlink(pin_path(path, p->dir, "link"));
@@ -341,6 +496,51 @@ int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *e
 			return rc;
 	}
 	return pin_again(p, "prog", prog_fd, err);
+}
+
+static bool uses_map(__u32 prog_id, int map_fd)
+{
+	CLEANUP(cleanup_close) int fd = bpf_prog_get_fd_by_id(prog_id);
+	struct bpf_map_info map = { 0 };
+	struct bpf_prog_info prog = { 0 };
+	__u32 ids[64], len = sizeof(map);
+
+	if (fd < 0 || bpf_obj_get_info_by_fd(map_fd, &map, &len) != 0)
+		return false;
+	prog.nr_map_ids = ARRAY_SIZE(ids);
+	prog.map_ids = (uintptr_t)ids;
+	len = sizeof(prog);
+	if (bpf_obj_get_info_by_fd(fd, &prog, &len) != 0)
+		return false;
+	for (__u32 i = 0; i < prog.nr_map_ids && i < ARRAY_SIZE(ids); i++) {
+		if (ids[i] == map.id)
+			return true;
+	}
+	return false;
+}
+
+int pins_former(const struct pins *p, enum pins_mode *mode, int map_fd)
+{
+	CLEANUP(cleanup_close) int fd = usable_link(p, *mode);
+	struct bpf_link_info info;
+
+	if (fd < 0 || link_info(fd, &info) != 0 || uses_map(info.prog_id, map_fd))
+		return -1;
+	*mode = attached_mode(p);
+	return TAKE_FD(fd);
+}
+
+int pins_replace(const struct pins *p, int link_fd, int prog_fd, struct err *err)
+{
+	char path[PATH_MAX];
+
+	if (bpf_link_update(link_fd, prog_fd, NULL) != 0)
+		return err_set(err, -errno, "replacing our program on %s: %s", p->interface,
+			       strerror(errno));
+	/* By then we may have no right to the folder any more; it is for others to look at. */
+	if (unlink(pin_path(path, p->dir, "prog")) == 0)
+		bpf_obj_pin(prog_fd, path);
+	return 0;
 }
 
 /* --- removing --------------------------------------------------------------------------------- */

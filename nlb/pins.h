@@ -29,18 +29,38 @@ enum pins_mode { PINS_AUTO, PINS_NATIVE, PINS_GENERIC };
  */
 int pins_open(struct pins *p, const char *directory, const char *interface, struct err *err);
 
+/* What an object's maps hold, beyond their sizes. */
+struct pins_layout {
+	uint64_t version;         /* another one: entries mean something else; never 0 */
+	const char *const *state; /* maps that make sense only together, ended by NULL; or NULL */
+	const char *resizable;    /* one of them whose size alone may change; or NULL */
+};
+
 /*
  * Loads the object with its maps pinned here by their names: maps found are used again with what is
- * in them, others are made. A map whose shape has changed is replaced; `on_replaced` is told.
+ * in them, others are made. When the layout or the shape of a map of `state` has changed, all of
+ * `state` is made anew and begins empty. Another map whose shape has changed is replaced, and its
+ * entries copied where they are of the same size. `on_replaced` is told of each. The program that
+ * is attached goes on with its own maps. After a failure everything is as it was.
  */
-int pins_load(struct pins *p, struct bpf_object *object,
-	      void (*on_replaced)(const char *map, void *arg), void *arg, struct err *err);
+int pins_load(struct pins *p, struct bpf_object *object, const struct pins_layout *layout,
+	      void (*on_replaced)(const char *map, bool is_copied, void *arg), void *arg,
+	      struct err *err);
 
 /*
  * Puts the program on the interface: in place of our own former one, without a gap, or anew.
  * `*mode` is what was asked for, and afterwards what was taken.
  */
 int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err);
+
+/*
+ * The link of our own former program, if it is attached (in a mode that `*mode` allows, and set to
+ * it) and does not use this map, which has been made anew: then it had better go on until the new
+ * maps are filled. Returns the descriptor for pins_replace, or -1: attach at once.
+ */
+int pins_former(const struct pins *p, enum pins_mode *mode, int map_fd);
+/* Puts the program in the place of the former one, without a gap. */
+int pins_replace(const struct pins *p, int link_fd, int prog_fd, struct err *err);
 
 /* Takes the program off and removes every pin. Returns -ENOENT when there was nothing. */
 int pins_remove(const char *directory, struct err *err);

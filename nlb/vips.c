@@ -364,6 +364,24 @@ int vips_drain(struct vips *v, struct str vip_name, struct str name, bool draine
 		       vip->name, STR_ARG(name));
 }
 
+bool vips_are_settled(struct vips *v)
+{
+	struct gateway *gw;
+	struct vip *vip;
+
+	vips_for_each (vip, v) {
+		if (vip->is_waiting)
+			return false;
+		gateways_for_each (gw, vip) {
+			/* Without checks only ARP could tell, which may never come. */
+			if (gw->state == GATEWAY_UNKNOWN ||
+			    (gw->state == GATEWAY_UNRESOLVED && vip->plan))
+				return false;
+		}
+	}
+	return true;
+}
+
 bool vips_are_ready(struct vips *v, struct err *why)
 {
 	struct vip *vip;

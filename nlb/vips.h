@@ -27,6 +27,8 @@ int vips_drain(struct vips *v, struct str vip, struct str gateway, bool drained,
 
 struct list *vips_list(struct vips *v);
 struct vip *vips_find(struct vips *v, struct str name);
+/* Whether all is known that decides who gets packets: listings, and a first check of everybody. */
+bool vips_are_settled(struct vips *v);
 /* Whether each VIP has a gateway for new connections. */
 bool vips_are_ready(struct vips *v, struct err *why);
 

@@ -8,6 +8,23 @@ $(OUT)/tests/bpf/%.bpf.o: tests/bpf/%.bpf.c
 	@mkdir -p $(@D)
 	$(Q)$(BPF_CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
+# nlbd with the packet program of another version, for tests of upgrades: the same source, other
+# instructions.
+NEXT := $(OUT)/tests/next
+tests: $(NEXT)/nlbd
+$(NEXT)/nlb.bpf.o: bpf/nlb.bpf.c $(wildcard bpf/*.h)
+	$(call say,BPF,$@)
+	@mkdir -p $(@D)
+	$(Q)$(BPF_CLANG) $(BPF_CFLAGS) -mcpu=v2 -c -o $@ $<
+$(NEXT)/nlb.skel.h: $(NEXT)/nlb.bpf.o
+	$(Q)bpftool gen skeleton $< name nlb_bpf > $@
+$(NEXT)/loader.o: nlb/loader.c $(NEXT)/nlb.skel.h $(wildcard nlb/*.h lib/*.h)
+	$(Q)$(CC) -isystem $(NEXT) $(CPPFLAGS) $(CFLAGS_ALL) -c -o $@ $<
+$(NEXT)/nlbd: $(NEXT)/loader.o $(OUT)/obj/nlb/main.o $(ARCHIVES) $(LLHTTP_OBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(NEXT)/loader.o $(OUT)/obj/nlb/main.o -Wl,--start-group $(ARCHIVES) \
+		-Wl,--end-group $(LLHTTP_OBJ) $(LIBS)
+
 # Installing comes first and building in a make of its own: what is installed decides the rules.
 RUN_TESTS = scripts/install-deps.sh build check && $(MAKE) -s --no-print-directory programs tests && \
 	GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/run.py
