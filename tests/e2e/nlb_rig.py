@@ -91,9 +91,9 @@ class Chain:
     def write_config(self, names=None, **changes):
         return self.lab.write_json(self.config(names, **changes), "nlb.json")
 
-    def start_nlbd(self):
+    def start_nlbd(self, program="nlbd"):
         self.starts += 1  # each has a log of its own
-        argv = [self.program("nlbd"), "-c", self.config_path, "--log-level", "debug"]
+        argv = [self.program(program), "-c", self.config_path, "--log-level", "debug"]
         self.nlbd = self.nlb.start(f"nlbd{self.starts}", argv)
         self.nlbd.wait_log(r"forwarding \d+ VIPs")
 
