@@ -620,7 +620,8 @@ static void http1_on_deadline(struct conn *c)
 	switch (waited) {
 	case WAIT_HEAD:
 		refuse_head(h, 408, "the request head took too long");
-		if (h->r)
+		/* Out of memory it closes, and h is gone. */
+		if (!c->is_closed && h->r)
 			h->r->reason = REASON_CLIENT_TIMEOUT;
 		break;
 	case WAIT_BODY:

@@ -203,6 +203,11 @@ bool identity_claim_has(const struct identity *id, struct str name, struct str w
 
 bool claim_is_safe(const struct claim *claim)
 {
+	struct str text = claim->text;
+
+	/* Whoever reads the header trims it (RFC 9110 5.5): " a" would become the user "a". */
+	if (text.len && (text.p[0] == ' ' || text.p[text.len - 1] == ' '))
+		return false;
 	for (size_t i = 0; i < claim->text.len; i++) {
 		unsigned char c = (unsigned char)claim->text.p[i];
 

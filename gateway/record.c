@@ -3,9 +3,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,6 +23,9 @@
 #define RING_BYTES        (1UL << 20) /* about 2,000 lines: seconds of disk stall at ordinary rates */
 #define WRITE_INTERVAL_MS 20
 #define SLOW_US           1000000 /* slower requests get a timeline */
+#define REOPEN_WAIT_MS    200     /* for the writer to leave the old file */
+#define STOP_WAIT_MS      1000    /* for a reader of the last lines */
+#define USER_MAX          256
 
 /* Single producer (the worker), single consumer (the writer thread). */
 struct record_ring {
@@ -34,10 +40,20 @@ struct record_ring {
 
 struct record_writer {
 	pthread_t thread;
-	pthread_mutex_t lock; /* path and fd */
+	/*
+	 * The writer's own; it never holds the lock while it writes, since a file on a dead server
+	 * may hold it for ever.
+	 */
 	char *path;
 	int fd;
-	bool is_stopping, has_failed;
+	bool is_pipe; /* or a socket or terminal: whoever reads may stop reading */
+	bool has_failed;
+	/* Under the lock: what reopen asks for. */
+	pthread_mutex_t lock;
+	pthread_cond_t swapped;
+	char *next_path; /* NULL: nothing */
+	int next_fd;
+	uint64_t stop_ms; /* 0: not stopping; else when to give up, monotonic */
 	uint64_t errors;
 	unsigned ring_count;
 	struct record_ring rings[];
@@ -59,12 +75,26 @@ static void writer_failed(struct record_writer *w, int error)
 	w->has_failed = true;
 }
 
-/* Writes what one ring holds. Returns whether there was anything. */
-static bool writer_drain(struct record_writer *w, struct record_ring *ring)
+/* Whether a write of up to PIPE_BUF bytes would not block. */
+static bool writer_may_write(const struct record_writer *w)
+{
+	uint64_t stop_ms = __atomic_load_n(&w->stop_ms, __ATOMIC_ACQUIRE), now = clock_mono_ms();
+	struct pollfd p = { .fd = w->fd, .events = POLLOUT };
+
+	if (!w->is_pipe)
+		return true;
+	return poll(&p, 1, stop_ms > now ? (int)(stop_ms - now) : 0) > 0;
+}
+
+/*
+ * Writes some of what one ring holds. Returns whether there was anything. O_NONBLOCK would be
+ * simpler, but standard output belongs to others as well.
+ */
+static bool writer_drain_some(struct record_writer *w, struct record_ring *ring)
 {
 	uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
 	size_t from = ring->tail % RING_BYTES;
-	size_t len = (size_t)(head - ring->tail);
+	size_t len = MIN((size_t)(head - ring->tail), w->is_pipe ? (size_t)PIPE_BUF : RING_BYTES);
 	size_t first = MIN(len, RING_BYTES - from);
 	struct iovec iov[2] = {
 		{ .iov_base = ring->bytes + from, .iov_len = first },
@@ -72,7 +102,7 @@ static bool writer_drain(struct record_writer *w, struct record_ring *ring)
 	};
 	ssize_t n;
 
-	if (len == 0)
+	if (len == 0 || !writer_may_write(w))
 		return false;
 	n = writev(w->fd, iov, len > first ? 2 : 1);
 	if (n < 0) {
@@ -87,6 +117,28 @@ static bool writer_drain(struct record_writer *w, struct record_ring *ring)
 	return true;
 }
 
+static void writer_open(struct record_writer *w, int fd, char *path)
+{
+	struct stat st;
+
+	w->fd = fd;
+	w->path = path;
+	w->is_pipe = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+/* Takes over what reopen left. */
+static void writer_swap(struct record_writer *w)
+{
+	pthread_mutex_lock(&w->lock);
+	if (w->next_path) {
+		close(w->fd);
+		free(w->path);
+		writer_open(w, w->next_fd, TAKE_PTR(w->next_path));
+		pthread_cond_broadcast(&w->swapped);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
 static void *writer_run(void *arg)
 {
 	struct record_writer *w = arg;
@@ -94,13 +146,14 @@ static void *writer_run(void *arg)
 
 	pthread_setname_np(pthread_self(), "access-log");
 	for (;;) {
-		bool is_last = __atomic_load_n(&w->is_stopping, __ATOMIC_ACQUIRE);
+		bool is_last = __atomic_load_n(&w->stop_ms, __ATOMIC_ACQUIRE) != 0;
 		bool wrote = false;
 
-		pthread_mutex_lock(&w->lock);
-		for (unsigned i = 0; i < w->ring_count; i++)
-			wrote |= writer_drain(w, &w->rings[i]);
-		pthread_mutex_unlock(&w->lock);
+		writer_swap(w);
+		for (unsigned i = 0; i < w->ring_count; i++) {
+			while (writer_drain_some(w, &w->rings[i]))
+				wrote = true;
+		}
 		if (is_last && !wrote)
 			return NULL;
 		/* Sleeping, rather than being woken by each request, makes the lines cost no system
@@ -117,7 +170,8 @@ static int open_path(const char *path, struct err *err)
 	if (strcmp(path, "-") == 0)
 		fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 0);
 	else
-		fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+		/* O_NONBLOCK: a FIFO that nobody reads is an error, not a wait. */
+		fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0640);
 	if (fd < 0)
 		return err_set(err, -errno, "access_log.path: cannot open %s: %s", path,
 			       strerror(errno));
@@ -136,6 +190,7 @@ int record_writer_new(struct record_writer **out, const char *path, unsigned rin
 	memset(w, 0, size);
 	w->fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->swapped, NULL);
 	w->path = strdup(path);
 	w->ring_count = rings;
 	for (unsigned i = 0; i < rings; i++) {
@@ -147,6 +202,8 @@ int record_writer_new(struct record_writer **out, const char *path, unsigned rin
 		}
 	}
 	w->fd = open_path(path, err);
+	if (w->fd >= 0)
+		writer_open(w, w->fd, w->path);
 	if (w->fd < 0 || pthread_create(&w->thread, NULL, writer_run, w)) {
 		int rc = w->fd < 0 ? w->fd
 				   : err_set(err, -EAGAIN, "cannot start the access log's thread");
@@ -159,6 +216,14 @@ int record_writer_new(struct record_writer **out, const char *path, unsigned rin
 	return 0;
 }
 
+static struct timespec wait_until(uint64_t ms)
+{
+	uint64_t at = clock_wall_ms() + ms;
+
+	return (struct timespec) { .tv_sec = (time_t)(at / MSEC_PER_SEC),
+				   .tv_nsec = (long)(at % MSEC_PER_SEC * NSEC_PER_MSEC) };
+}
+
 void record_writer_free(struct record_writer **wp)
 {
 	struct record_writer *w = *wp;
@@ -167,35 +232,53 @@ void record_writer_free(struct record_writer **wp)
 		return;
 	*wp = NULL;
 	if (w->thread) {
-		__atomic_store_n(&w->is_stopping, true, __ATOMIC_RELEASE);
-		pthread_join(w->thread, NULL);
+		struct timespec until = wait_until(2 * STOP_WAIT_MS);
+
+		__atomic_store_n(&w->stop_ms, clock_mono_ms() + STOP_WAIT_MS, __ATOMIC_RELEASE);
+		if (pthread_timedjoin_np(w->thread, NULL, &until)) {
+			/* It hangs in the kernel and needs all of this; the process ends soon. */
+			log_warn("access log: not written to its end, the file does not answer");
+			pthread_detach(w->thread);
+			return;
+		}
 	}
 	for (unsigned i = 0; i < w->ring_count; i++) {
 		free(w->rings[i].bytes);
 		buf_fini(&w->rings[i].line);
 	}
+	if (w->next_path)
+		cleanup_close(&w->next_fd);
 	cleanup_close(&w->fd);
+	pthread_cond_destroy(&w->swapped);
 	pthread_mutex_destroy(&w->lock);
+	free(w->next_path);
 	free(w->path);
 	free(w);
 }
 
 int record_writer_reopen(struct record_writer *w, const char *path, struct err *err)
 {
-	int fd = open_path(path ? path : w->path, err);
-	char *copy = path ? strdup(path) : NULL;
+	struct timespec until = wait_until(REOPEN_WAIT_MS);
+	char *copy;
+	int fd, rc = 0;
 
+	pthread_mutex_lock(&w->lock);
+	copy = strdup(path ? path : w->next_path ? w->next_path : w->path);
+	pthread_mutex_unlock(&w->lock);
+	fd = copy ? open_path(copy, err) : err_set(err, -ENOMEM, "out of memory");
 	if (fd < 0) {
 		free(copy);
 		return fd;
 	}
 	pthread_mutex_lock(&w->lock);
-	close(w->fd);
-	w->fd = fd;
-	if (copy) {
-		free(w->path);
-		w->path = copy;
-	}
+	if (w->next_path)
+		close(w->next_fd);
+	free(w->next_path);
+	w->next_path = copy;
+	w->next_fd = fd;
+	/* Whoever renamed the old file wants nothing more written to it. */
+	while (w->next_path && rc == 0)
+		rc = pthread_cond_timedwait(&w->swapped, &w->lock, &until);
 	pthread_mutex_unlock(&w->lock);
 	return 0;
 }
@@ -255,6 +338,21 @@ static struct str cap(struct str s, size_t max)
 	return str_of(s.p, MIN(s.len, max));
 }
 
+/* As in the token, be it a number or a string; a long one, which only a string can be, is cut. */
+static void add_user(struct json_writer *w, const struct claim *user)
+{
+	struct str text = cap(user->text, USER_MAX);
+
+	if (user->json.len <= USER_MAX + 2) {
+		json_add_raw(w, "userId", user->json);
+		return;
+	}
+	/* Not within a character. */
+	while (text.len && text.len < user->text.len && (text.p[text.len] & 0xc0) == 0x80)
+		text.len--;
+	json_add_str(w, "userId", text);
+}
+
 /* "GET /api/search"; "-" where the head could not be read. */
 static void add_endpoint(struct json_writer *w, const struct request *r)
 {
@@ -297,7 +395,7 @@ void record_request(struct record_ring *ring, const struct request *r)
 	json_open(&w, NULL, '{');
 	json_add_str(&w, "timestamp", timestamp(ring, r->wall_ms));
 	if (r->identity && r->identity->user)
-		json_add_raw(&w, "userId", r->identity->user->json);
+		add_user(&w, r->identity->user);
 	else
 		json_add_null(&w, "userId");
 	add_endpoint(&w, r);

@@ -19,10 +19,10 @@ struct record_ring;
 /* `path` is a file, or "-" for standard output. Starts the thread. */
 int record_writer_new(struct record_writer **out, const char *path, unsigned rings,
 		      struct err *err);
-/* Writes what is queued, ends the thread. */
+/* Writes what is queued, as far as it can be written within a second; ends the thread. */
 void record_writer_free(struct record_writer **w);
-/* Reopens the file at once (another process renamed it), from any thread. A path of NULL keeps the
- * old one. */
+/* Reopens the file at once (another process renamed it). Waits a moment until nothing goes to the
+ * old one any more. A path of NULL keeps the path. */
 int record_writer_reopen(struct record_writer *w, const char *path, struct err *err);
 /* The ring of worker `index`; only that worker's thread writes to it. */
 struct record_ring *record_writer_ring(struct record_writer *w, unsigned index);

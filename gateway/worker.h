@@ -127,6 +127,7 @@ void worker_free(struct worker *w);
 struct worker_conf *worker_conf_new(struct snapshot *snapshot, struct err *err);
 struct worker_conf *worker_conf_get(struct worker_conf *c);
 void worker_conf_put(struct worker_conf *c);
+/* NULL when out of memory. */
 struct jwt_verifier *worker_conf_verifier(struct worker_conf *c, size_t auth);
 
 /* The text for a Date field, RFC 9110 6.6.1, renewed each second. */

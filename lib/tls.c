@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 #include <openssl/x509v3.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -19,6 +20,9 @@
  * AES-256 32. */
 #define TICKET_KEY_LEN  80
 #define TICKET_KEYS_MAX 16
+/* Each costs both sides a key derivation. Enough for 16 TB at the rate that AES-GCM asks for
+ * (RFC 8446 5.5). */
+#define KEY_UPDATES_MAX 64
 
 struct tls_name {
 	struct str name; /* lower case; "*.example.com" for wildcards */
@@ -43,14 +47,20 @@ struct tls_server {
 struct tls_transport {
 	int fd;
 	bool is_dry;
+	unsigned key_updates; /* that the peer sent */
 };
 
 static int transport_read(BIO *bio, char *out, int len)
 {
 	struct tls_transport *t = BIO_get_data(bio);
-	ssize_t n = recv(t->fd, out, (size_t)len, 0);
+	ssize_t n;
 
 	BIO_clear_retry_flags(bio);
+	if (t->key_updates > KEY_UPDATES_MAX) {
+		errno = EPROTO;
+		return -1;
+	}
+	n = recv(t->fd, out, (size_t)len, 0);
 	/* Less than asked for: the socket is empty, and asking again would cost a system call to
 	 * hear EAGAIN. */
 	t->is_dry = n < len;
@@ -124,6 +134,21 @@ static BIO *transport_new(int fd)
 	BIO_set_data(bio, t);
 	BIO_set_init(bio, 1);
 	return bio;
+}
+
+/* OpenSSL handles key updates by itself, without a bound and without telling. */
+static void on_message(int is_write, int version, int type, const void *bytes, size_t len, SSL *ssl,
+		       void *arg)
+{
+	struct tls_transport *t;
+
+	(void)version;
+	(void)arg;
+	if (is_write || type != SSL3_RT_HANDSHAKE || len == 0 ||
+	    *(const unsigned char *)bytes != SSL3_MT_KEY_UPDATE)
+		return;
+	t = BIO_get_data(SSL_get_rbio(ssl));
+	t->key_updates++;
 }
 
 /* --- errors
@@ -396,13 +421,25 @@ static int on_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CI
 	return at > 0 || SSL_version(ssl) == TLS1_3_VERSION ? 2 : 1;
 }
 
+/* One for the process, or a client would resume only at the worker that it met before, and only
+ * until the next reload. */
+static unsigned char process_key[TICKET_KEY_LEN];
+
+static void make_process_key(void)
+{
+	random_bytes(process_key, sizeof(process_key));
+}
+
 static int load_ticket_keys(struct tls_server *s, const char *path, struct err *err)
 {
 	FILE *f;
 	size_t n;
 
 	if (!path) {
-		random_bytes(s->ticket_keys[0], TICKET_KEY_LEN);
+		static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+		pthread_once(&once, make_process_key);
+		memcpy(s->ticket_keys[0], process_key, TICKET_KEY_LEN);
 		s->ticket_key_count = 1;
 		return 0;
 	}
@@ -483,6 +520,24 @@ int tls_check_ticket_keys(const char *path, struct err *err)
 	return rc;
 }
 
+/*
+ * A session of one certificate's hosts is never resumed for another's, nor under a stricter policy
+ * than it was made under: what a ticket says of its origin must be the same here.
+ */
+static int set_session_context(SSL_CTX *ctx, const struct tls_server_options *o)
+{
+	unsigned char bytes[EVP_MAX_MD_SIZE + sizeof(o->min_version)], id[EVP_MAX_MD_SIZE];
+	unsigned len = 0, id_len = 0;
+
+	if (!X509_digest(SSL_CTX_get0_certificate(ctx), EVP_sha256(), bytes, &len))
+		return -ENOMEM;
+	memcpy(bytes + len, &o->min_version, sizeof(o->min_version));
+	if (!EVP_Digest(bytes, len + sizeof(o->min_version), id, &id_len, EVP_sha256(), NULL) ||
+	    !SSL_CTX_set_session_id_context(ctx, id, id_len))
+		return -ENOMEM;
+	return 0;
+}
+
 static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_options *o,
 			    const struct tls_certificate *certificate, struct err *err)
 {
@@ -513,11 +568,13 @@ static SSL_CTX *context_new(struct tls_server *s, const struct tls_server_option
 		SSL_CTX_set_alpn_select_cb(ctx, on_alpn, s);
 	SSL_CTX_set_ex_data(ctx, server_index(), s);
 	SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, on_ticket);
-	/* A session of one certificate's hosts is never resumed for another's. */
-	SSL_CTX_set_session_id_context(
-		ctx, (const unsigned char *)certificate->certificate,
-		(unsigned)MIN(strlen(certificate->certificate), (size_t)SSL_MAX_SID_CTX_LENGTH));
+	SSL_CTX_set_msg_callback(ctx, on_message);
 	if (load_certificate(ctx, certificate, &is_key, err) < 0) {
+		SSL_CTX_free(ctx);
+		return NULL;
+	}
+	if (set_session_context(ctx, o) < 0) {
+		err_set(err, -ENOMEM, "cannot make a TLS context: %s", tls_reason());
 		SSL_CTX_free(ctx);
 		return NULL;
 	}

@@ -50,6 +50,7 @@ static enum jwt_result verify(struct request *r, struct str token)
 	const struct snapshot_auth *auth = r->route->auth;
 	struct token_cache *cache = r->worker->gateway->token_cache;
 	int64_t now_s = (int64_t)(r->wall_ms / 1000);
+	struct jwt_verifier *verifier;
 	enum jwt_result result;
 	struct token_key key;
 
@@ -61,8 +62,10 @@ static enum jwt_result verify(struct request *r, struct str token)
 		metrics_inc(&r->worker->counters.auth_cached, 1);
 		return JWT_OK;
 	}
-	result = jwt_verify(worker_conf_verifier(r->conf, auth->index), &auth->rules, auth->keys,
-			    token, now_s, &r->identity);
+	verifier = worker_conf_verifier(r->conf, auth->index);
+	if (!verifier)
+		return JWT_INTERNAL;
+	result = jwt_verify(verifier, &auth->rules, auth->keys, token, now_s, &r->identity);
 	if (result == JWT_OK)
 		token_cache_put(cache, &key, r->identity, now_s);
 	return result;

@@ -2,6 +2,8 @@
 """gatewayd as a program: its command line, mistakes at start, reload, drain, discovery."""
 
 import copy
+import fcntl
+import json
 import os
 import re
 import signal
@@ -14,7 +16,7 @@ import pytest
 
 import client
 import rig as rig_module
-from conftest import assert_problem
+from conftest import assert_problem, seen
 from procs import wait_until
 
 
@@ -306,10 +308,13 @@ def test_reload_takes_the_new_routes(own_rig):
         assert old.request("GET", "/new").body == b"new", "the next request of an old connection"
 
 
-def test_request_begun_before_a_reload_ends_under_the_old_file(own_rig):
+def test_request_begun_before_a_reload_ends_under_the_old_file(own_rig, services):
     own_rig.start()
+    for service in services:
+        service.forget()
     with own_rig.connect() as connection:
         connection.send(client.head_of("GET", "/echo/x?fault=delay_ms=500", "h"))
+        wait_until(lambda: seen(services), "the request is under way")
         own_rig.config["routes"] = [r for r in own_rig.config["routes"] if r["name"] != "echo"]
         own_rig.reload()
         assert own_rig.ask("GET", "/echo/x").status == 404
@@ -383,6 +388,77 @@ def test_log_is_reopened_for_rotation(own_rig):
     own_rig.ask("GET", "/echo/after")
     own_rig.wait_record(endpoint="GET /echo/after")
     assert [r["endpoint"] for r in own_rig.records()] == ["GET /echo/after"]
+
+
+def start_with_pipe(rig, capacity=4096):
+    """Logs to a pipe as standard output; returns its reading end."""
+    rig.config["access_log"]["path"] = "-"
+    rig.write()
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, capacity)
+    with open(os.path.join(rig.directory, "gatewayd.err"), "wb") as errors:
+        popen = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", rig.program, "-c", rig.config_path],
+            stdout=writer,
+            stderr=errors,
+        )
+    os.close(writer)
+    wait_until(lambda: rig.admin("GET", "/readyz").status == 200, "gatewayd ready", 10)
+    return popen, reader
+
+
+def test_log_reader_that_stopped_reading_holds_up_nothing(own_rig):
+    popen, reader = start_with_pipe(own_rig)
+    try:
+        with own_rig.connect() as connection:
+            for _ in range(100):
+                assert connection.request("GET", "/ping").status == 200
+        popen.send_signal(signal.SIGUSR1)
+        popen.send_signal(signal.SIGHUP)
+        wait_until(lambda: own_rig.reloads() == 1, "the reload", 5)
+        assert own_rig.ask("GET", "/ping").status == 200
+        popen.send_signal(signal.SIGTERM)
+        assert popen.wait(10) == 0
+    finally:
+        popen.kill()
+        popen.wait()
+        os.close(reader)
+
+
+def test_log_to_a_pipe_is_complete(own_rig):
+    popen, reader = start_with_pipe(own_rig)
+    lines = []
+
+    def read():
+        with os.fdopen(reader, "rb") as file:
+            lines.extend(file)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        with own_rig.connect() as connection:
+            for i in range(500):
+                assert connection.request("GET", f"/ping?{i}").status == 200
+    finally:
+        popen.send_signal(signal.SIGTERM)
+        popen.wait(10)
+        popen.kill()
+        thread.join()
+    assert [json.loads(line)["endpoint"] for line in lines] == ["GET /ping"] * 500
+
+
+def test_log_to_a_fifo_without_reader_is_an_error(own_rig, tmp_path):
+    own_rig.config["access_log"]["path"] = str(tmp_path / "fifo")
+    os.mkfifo(tmp_path / "fifo")
+    assert_does_not_start(own_rig, "fifo")
+
+
+def test_long_user_is_cut_in_the_log(own_rig):
+    own_rig.start()
+    user = "x" + "\u00fc" * 600
+    token = own_rig.signers["hs"].token(user)
+    assert own_rig.ask("GET", "/hs/x", rig_module.bearer(token)).status == 200
+    assert own_rig.wait_record(route="hs")["userId"] == "x" + "\u00fc" * 127
 
 
 # --- discovery --------------------------------------------------------------------------------

@@ -281,6 +281,13 @@ static void judges_claims(void **state)
 		{ "{" PARTIES ",\"sub\":[\"u\"],\"exp\":1800000100}", JWT_BAD_CLAIM },
 		{ "{" PARTIES ",\"sub\":42,\"exp\":1800000100}", JWT_OK },
 		{ "{" PARTIES ",\"sub\":\"a\\r\\nX-Admin: 1\",\"exp\":1800000100}", JWT_BAD_CLAIM },
+		/* A header's reader trims it: that would be the user "a". */
+		{ "{" PARTIES ",\"sub\":\" a\",\"exp\":1800000100}", JWT_BAD_CLAIM },
+		{ "{" PARTIES ",\"sub\":\"a \",\"exp\":1800000100}", JWT_BAD_CLAIM },
+		{ "{" PARTIES ",\"sub\":\" \",\"exp\":1800000100}", JWT_BAD_CLAIM },
+		{ "{" PARTIES ",\"sub\":\"a b\",\"exp\":1800000100}", JWT_OK },
+		{ "{" PARTIES ",\"sub\":\"u1\",\"tenant\":\"x \",\"exp\":1800000100}",
+		  JWT_BAD_CLAIM },
 		{ "{" PARTIES ",\"sub\":\"a\\u0000b\",\"exp\":1800000100}", JWT_MALFORMED },
 		{ "{" PARTIES ",\"sub\":\"u1\",\"tenant\":\"x\\ny\",\"exp\":1800000100}",
 		  JWT_BAD_CLAIM }, /* it would be forwarded */

@@ -124,10 +124,123 @@ static void resumes_every_connection_after_the_first(void **state)
 	unlink(path);
 }
 
+/* TLS 1.2 and 1.3 keep what binds a session to its server in different places. */
+static SSL_CTX *client_of(int version)
+{
+	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+
+	SSL_CTX_set_max_proto_version(ctx, version);
+	SSL_CTX_set_session_cache_mode(ctx,
+				       SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL_STORE);
+	SSL_CTX_sess_set_new_cb(ctx, on_session);
+	newest = NULL;
+	return ctx;
+}
+
+static struct tls_server *server_of(const char *path, int min_version)
+{
+	struct tls_certificate identity = { .certificate = path, .key = path };
+	struct tls_server_options options = { .certificates = &identity,
+					      .certificate_count = 1,
+					      .min_version = min_version };
+	struct err err = { "" };
+	struct tls_server *s = tls_server_new(&options, &err);
+
+	if (!s)
+		fail_msg("%s", err.text);
+	return s;
+}
+
+static void resumes_at_another_worker_but_not_under_another_certificate(void **state)
+{
+	/* What tells them apart stands behind the 32 bytes that a session's context may have. */
+	static const char paths[2][64] = { "/tmp/test-tls-a-long-common-beginning-a.pem",
+					   "/tmp/test-tls-a-long-common-beginning-b.pem" };
+	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
+	struct tls_server *first, *same, *other, *stricter;
+
+	for (size_t i = 0; i < 2; i++)
+		write_identity(paths[i]);
+	first = server_of(paths[0], TLS1_2_VERSION);
+	same = server_of(paths[0], TLS1_2_VERSION);
+	other = server_of(paths[1], TLS1_2_VERSION);
+	stricter = server_of(paths[0], TLS1_3_VERSION);
+	for (size_t v = 0; v < CASES(versions); v++) {
+		SSL_CTX *ctx = client_of(versions[v]);
+
+		assert_false(connect_once(first, ctx));
+		assert_true(connect_once(same, ctx));
+		assert_false(connect_once(other, ctx));
+		assert_false(connect_once(first, ctx));
+		if (versions[v] == TLS1_3_VERSION)
+			assert_false(connect_once(stricter, ctx));
+		SSL_SESSION_free(newest);
+		SSL_CTX_free(ctx);
+	}
+	newest = NULL;
+	tls_server_free(first);
+	tls_server_free(same);
+	tls_server_free(other);
+	tls_server_free(stricter);
+	unlink(paths[0]);
+	unlink(paths[1]);
+}
+
+/* As many key updates as the client likes, each with a byte of data; says how many it got through.
+ */
+static int update_keys(struct tls_server *s, int wanted)
+{
+	SSL_CTX *ctx = client_of(TLS1_3_VERSION);
+	SSL *client = SSL_new(ctx), *server;
+	int fds[2], rc = -EAGAIN, done = 0;
+	char byte = 'x';
+	long n = 1;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	server = tls_server_accept(s, fds[1]);
+	SSL_set_fd(client, fds[0]);
+	SSL_set_connect_state(client);
+	for (int i = 0; i < 10 && (rc != 0 || !SSL_is_init_finished(client)); i++) {
+		SSL_do_handshake(client);
+		rc = rc ? tls_handshake(server) : 0;
+	}
+	for (; done < wanted && n == 1; done++) {
+		assert_int_equal(SSL_key_update(client, SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+		assert_int_equal(SSL_write(client, &byte, 1), 1);
+		n = tls_read(server, &byte, 1);
+	}
+	assert_true(n == 1 || n == -EPROTO);
+	done -= n != 1;
+	SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+	SSL_free(client);
+	SSL_free(server);
+	SSL_SESSION_free(newest);
+	newest = NULL;
+	SSL_CTX_free(ctx);
+	close(fds[0]);
+	close(fds[1]);
+	return done;
+}
+
+static void ends_a_connection_of_endless_key_updates(void **state)
+{
+	static const char path[] = "/tmp/test-tls-key-updates.pem";
+	struct tls_server *s;
+
+	write_identity(path);
+	s = server_of(path, TLS1_3_VERSION);
+	assert_int_equal(update_keys(s, 60), 60);
+	assert_in_range(update_keys(s, 1000), 60, 70);
+	tls_server_free(s);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(resumes_every_connection_after_the_first),
+		cmocka_unit_test(resumes_at_another_worker_but_not_under_another_certificate),
+		cmocka_unit_test(ends_a_connection_of_endless_key_updates),
 	};
 
 	return cmocka_run_group_tests_name("tls", tests, NULL, NULL);
