@@ -70,7 +70,15 @@ class Doctor:
         self.nlb.run(self.nlbctl, "detach", "eth0", check=False)
         document = {**self.chain.config(), **changes}
         self.chain.config_path = self.chain.lab.write_json(document, "nlb.json")
-        self.chain.start()
+        self.chain.start_nlbd()
+        self.wait_all_up()
+
+    def wait_all_up(self):
+        def are_up():
+            states = [g["state"] for g in json.loads(self.chain.nlbctl("gateways"))]
+            return states and set(states) == {"up"}
+
+        wait_until(are_up, "every gateway up", 10.0, self.chain.nlbd)
 
     def attach_decap(self, *words):
         self.gateway.run(self.nlbctl, "decap", "attach", "eth0", *(words or ("--source", NLB)))
@@ -89,7 +97,7 @@ def healthy_before_and_after(doctor):
     """So that a finding is due to the one thing that its test breaks, and goes with it."""
     doctor.asked = set()
     yield
-    doctor.chain.wait_up(2)
+    doctor.wait_all_up()
     for host in doctor.asked & {doctor.nlb, doctor.gateway}:
         doctor.is_silent(host)
 
