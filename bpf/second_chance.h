@@ -17,18 +17,18 @@
 /* An inner TCP packet's headers, and who talks to whom. */
 struct tcp_packet {
 	void *ip;
-	__u32 ip_len; /* without options */
 	struct tcphdr *tcp;
 	struct bpf_sock_tuple tuple;
-	__u32 tuple_len;
 };
 
 /*
  * Whether a socket here takes the packet. A listener does only for the last packet of a handshake
  * with a SYN cookie, which is the one case of a connection that has no socket yet (a handshake
- * without has a request socket).
+ * without has a request socket). Lengths are arguments, for the verifier to see that they are
+ * constant: clang 19 puts members of a structure on the stack, where 32 bits lose their value.
  */
-static __always_inline bool has_socket(struct xdp_md *ctx, struct tcp_packet *p)
+static __always_inline bool has_socket(struct xdp_md *ctx, struct tcp_packet *p, __u32 ip_len,
+				       __u32 tuple_len)
 {
 	__u32 zero = 0;
 	struct decap_config *cfg = bpf_map_lookup_elem(&decap_config, &zero);
@@ -38,11 +38,11 @@ static __always_inline bool has_socket(struct xdp_md *ctx, struct tcp_packet *p)
 
 	if (cfg && (cfg->flags & DECAP_CONFIG_NETNS))
 		netns = cfg->socket_netns;
-	sk = bpf_skc_lookup_tcp(ctx, &p->tuple, p->tuple_len, netns, 0);
+	sk = bpf_skc_lookup_tcp(ctx, &p->tuple, tuple_len, netns, 0);
 	if (!sk)
 		return false;
 	is_ours = sk->state != BPF_TCP_LISTEN ||
-		  bpf_tcp_check_syncookie(sk, p->ip, p->ip_len, p->tcp, sizeof(*p->tcp)) == 0;
+		  bpf_tcp_check_syncookie(sk, p->ip, ip_len, p->tcp, sizeof(*p->tcp)) == 0;
 	bpf_sk_release(sk);
 	return is_ours;
 }
@@ -59,32 +59,30 @@ static __always_inline bool is_unknown4(struct xdp_md *ctx, struct iphdr *ip, vo
 {
 	__u32 header_len = ip->ihl * 4U;
 	struct cursor c = { (void *)ip + header_len, end };
-	struct tcp_packet p = { .ip = ip, .ip_len = sizeof(*ip) };
+	struct tcp_packet p = { .ip = ip };
 
 	if (ip->protocol != IPPROTO_TCP || (ip->frag_off & bpf_htons(IPV4_FRAGMENT_BITS)) ||
 	    !take_tcp(&p, &c, bpf_ntohs(ip->tot_len) - header_len))
 		return false;
-	p.tuple_len = sizeof(p.tuple.ipv4);
 	p.tuple.ipv4.saddr = ip->saddr;
 	p.tuple.ipv4.daddr = ip->daddr;
 	p.tuple.ipv4.sport = p.tcp->source;
 	p.tuple.ipv4.dport = p.tcp->dest;
-	return !has_socket(ctx, &p);
+	return !has_socket(ctx, &p, sizeof(*ip), sizeof(p.tuple.ipv4));
 }
 
 static __always_inline bool is_unknown6(struct xdp_md *ctx, struct ipv6hdr *ip, void *end)
 {
 	struct cursor c = { ip + 1, end };
-	struct tcp_packet p = { .ip = ip, .ip_len = sizeof(*ip) };
+	struct tcp_packet p = { .ip = ip };
 
 	if (ip->nexthdr != IPPROTO_TCP || !take_tcp(&p, &c, bpf_ntohs(ip->payload_len)))
 		return false;
-	p.tuple_len = sizeof(p.tuple.ipv6);
 	__builtin_memcpy(p.tuple.ipv6.saddr, &ip->saddr, sizeof(p.tuple.ipv6.saddr));
 	__builtin_memcpy(p.tuple.ipv6.daddr, &ip->daddr, sizeof(p.tuple.ipv6.daddr));
 	p.tuple.ipv6.sport = p.tcp->source;
 	p.tuple.ipv6.dport = p.tcp->dest;
-	return !has_socket(ctx, &p);
+	return !has_socket(ctx, &p, sizeof(*ip), sizeof(p.tuple.ipv6));
 }
 
 /* --- sending on --------------------------------------------------------------------------------
@@ -100,6 +98,8 @@ struct outer {
 	__u8 *hop;
 };
 
+/* One test for each pointer: of several in one expression clang 19 makes an OR of pointers, which
+ * the verifier refuses. */
 static __always_inline bool outer_find(struct outer *o, struct xdp_md *ctx, __u32 l3_offset,
 				       const struct tunnel *t)
 {
@@ -108,18 +108,28 @@ static __always_inline bool outer_find(struct outer *o, struct xdp_md *ctx, __u3
 	struct cursor c = { data, (void *)(long)ctx->data_end };
 
 	o->eth = cursor_take(&c, sizeof(*o->eth));
+	if (!o->eth)
+		return false;
 	c.pos = l3;
-	if (t->is_ipv6)
+	if (t->is_ipv6) {
 		o->ip6 = cursor_take(&c, sizeof(*o->ip6));
-	else
+		if (!o->ip6)
+			return false;
+	} else {
 		o->ip4 = cursor_take(&c, sizeof(*o->ip4));
+		if (!o->ip4)
+			return false;
+	}
 	c.pos = l3 + (t->udp_at & TUNNEL_OFFSET_MASK);
 	o->udp = cursor_take(&c, sizeof(*o->udp));
-	cursor_take(&c, sizeof(struct nlb_gue));
+	if (!o->udp || !cursor_take(&c, sizeof(struct nlb_gue)))
+		return false;
 	o->private = cursor_take(&c, sizeof(*o->private));
+	if (!o->private)
+		return false;
 	c.pos = l3 + (t->hop_at & TUNNEL_OFFSET_MASK);
 	o->hop = cursor_take(&c, t->is_ipv6 ? 16 : 4);
-	return o->eth && (o->ip4 || o->ip6) && o->udp && o->private && o->hop;
+	return o->hop != NULL;
 }
 
 /*
@@ -226,21 +236,21 @@ static __always_inline int send_on(struct xdp_md *ctx, __u32 l3_offset, const st
 		return NO_SECOND;
 	/* Addressed to this host? Where a switch floods and this interface listens to everything (a
 	 * capture runs), it may be another's, who deals with it; here the kernel ignores it. */
-	if (o.ip6)
+	if (t->is_ipv6)
 		found = find_route6(ctx, &fib, NULL, &o.ip6->daddr);
 	else
 		found = find_route4(ctx, &fib, 0, o.ip4->daddr);
 	if (found == BPF_FIB_LKUP_RET_SUCCESS || found == BPF_FIB_LKUP_RET_NO_NEIGH)
 		return NO_SECOND;
 
-	if (o.ip6)
+	if (t->is_ipv6)
 		found = find_route6(ctx, &fib, &o.ip6->daddr, o.hop);
 	else
 		found = find_route4(ctx, &fib, o.ip4->daddr, *(__be32 *)o.hop);
 	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH)
 		return finish(DECAP_REASON_NO_NEXT_HOP);
 
-	if (o.ip6)
+	if (t->is_ipv6)
 		readdress6(o.ip6, o.hop);
 	else
 		readdress4(o.ip4, o.hop);
