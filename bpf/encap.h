@@ -187,8 +187,14 @@ static __always_inline void *open_outer(const struct packet *p, const struct rou
 	return c.pos;
 }
 
-static __always_inline int too_big(const struct packet *p, __u32 mtu, bool is_ipv6)
+/* `overhead` is what the longest header of this kind adds: the advice is the same for all packets.
+ */
+static __always_inline int too_big(const struct packet *p, const struct route *r, __u32 overhead,
+				   bool is_ipv6)
 {
+	__u32 mtu = r->gateway->mtu;
+
+	mtu = mtu > overhead ? mtu - overhead : 0;
 	if (p->is_unanswerable)
 		return finish(NLB_REASON_TOO_BIG);
 	return is_ipv6 ? tell_too_big6(p->ctx, p->l3_offset, mtu)
@@ -214,8 +220,7 @@ static __always_inline int send_tunnelled(const struct packet *p, const struct n
 		len += gue_len(&second, is_outer6);
 	}
 	if (len + header_len > r->gateway->mtu)
-		return too_big(p, r->gateway->mtu - nlb_overhead_max(r->encap, is_outer6 ? 6 : 4),
-			       is_ipv6);
+		return too_big(p, r, nlb_overhead_max(r->encap, is_outer6 ? 6 : 4), is_ipv6);
 	/* The inner packet has at least 28 bytes: there is room for all but the addresses. */
 	outer = open_outer(p, r, len + header_len - p->len,
 			   header_len + sizeof(struct udphdr) + sizeof(struct nlb_gue) +
@@ -256,7 +261,7 @@ static __always_inline int send_l2(const struct packet *p, const struct route *r
 	if (!eth)
 		return finish(NLB_REASON_TRUNCATED);
 	if (p->len > r->gateway->mtu)
-		return too_big(p, r->gateway->mtu, is_ipv6);
+		return too_big(p, r, 0, is_ipv6);
 	write_macs(eth, r->gateway);
 	return transmit(p, r);
 }

@@ -7,6 +7,8 @@
 
 #include "bpf/ring.h"
 
+#include <linux/in.h>
+
 #define FRAGMENT_LIFETIME_S 30 /* as long as the kernel waits for the rest */
 
 static __always_inline __u64 fragment_key(const struct nlb_config *cfg, const struct packet *p,

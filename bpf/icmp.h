@@ -8,8 +8,9 @@
 #include "bpf/answer.h"
 #include "bpf/headers.h"
 
-#define QUOTE_L4_LEN 8 /* of what is behind the quoted IP header, all that is promised (RFC 792) \
-			*/
+#define QUOTE_L4_LEN                                                                \
+	8 /* of what is behind the quoted IP header, all that is promised (RFC 792) \
+	   */
 
 static __always_inline bool is_icmp_error(__u8 type, bool is_ipv6)
 {

@@ -1,9 +1,9 @@
 BPF_OBJECTS := $(OUT)/bpf/nlb.bpf.o $(OUT)/bpf/decap.bpf.o
 BPF_SKELETONS := $(OUT)/skel/nlb.skel.h $(OUT)/skel/decap.skel.h
+BPF_TEST_OBJS := $(patsubst %.c,$(OUT)/obj/%.o,$(wildcard tests/bpf/test_*.c))
 # Skeletons are system headers to the compiler, so its dependency files leave them out.
-$(OUT)/obj/nlb/loader.o $(OUT)/obj/nlb/decap.o $(OUT)/obj/tests/bpf/test_nlb.o \
-	$(OUT)/obj/tests/bpf/test_decap.o $(OUT)/obj/tests/bpf/test_decap_second.o \
-	$(OUT)/obj/tests/bench/nlb.o: $(BPF_SKELETONS)
+$(OUT)/obj/nlb/loader.o $(OUT)/obj/nlb/decap.o $(BPF_TEST_OBJS) $(OUT)/obj/tests/bench/nlb.o: \
+	$(BPF_SKELETONS)
 
 # The benchmark's objects have their sources beside it; make takes the rule whose source exists.
 $(OUT)/bpf/%.bpf.o: tests/bench/%.bpf.c

@@ -6,6 +6,8 @@
 #include "bpf/flow.h"
 #include "bpf/packet.h"
 
+#include <linux/in.h>
+
 /* What was decided. */
 struct route {
 	__u64 hash; /* of the connection; outer headers are varied by it */

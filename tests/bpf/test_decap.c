@@ -192,6 +192,21 @@ static void passes_inner_fragments_and_other_protocols(void **state)
 	}
 }
 
+/* The shortest inner packets that are complete: no payload at all. */
+static void passes_bare_headers(void **state)
+{
+	fresh_world();
+	for (int is6 = 0; is6 < 2; is6++) {
+		struct tunnel_packet t = { .inner6 = is6 };
+		struct bytes p = *tunnelled(&t), want = { .len = 0 };
+
+		set16(&p, is6 ? 34 + 4 : 34 + 2, is6 ? 0 : 20);
+		put_link(&want, &t, is6);
+		put(&want, p.b + 34, p.len - 34);
+		assert_becomes(&p, &want, DECAP_REASON_IPIP, XDP_PASS, "bare header");
+	}
+}
+
 static void others(const struct tunnel_packet *t, const char *why)
 {
 	assert_ends(tunnelled(t), DECAP_REASON_NOT_TUNNEL, XDP_PASS, why);
@@ -421,6 +436,7 @@ int main(void)
 		cmocka_unit_test(accepts_only_configured_sources),
 		cmocka_unit_test(delivers_only_to_local_virtual_addresses),
 		cmocka_unit_test(passes_inner_fragments_and_other_protocols),
+		cmocka_unit_test(passes_bare_headers),
 		cmocka_unit_test(leaves_everything_else_to_the_kernel),
 		cmocka_unit_test(drops_tunnels_it_does_not_speak),
 		cmocka_unit_test(drops_private_data_that_contradicts_itself),

@@ -186,12 +186,12 @@ static void keeps_the_outer_checksum_right(void **state)
 	struct bytes out;
 
 	fresh_network();
-	for (uint32_t i = 0; i < 2000; i++) {
+	for (uint32_t i = 0; i < 65536; i++) { /* every sum there is */
 		struct bytes p;
 
 		t.ttl = (uint8_t)(1 + i % 255);
 		p = *tunnelled(&t);
-		set16(&p, 14 + 4, i * 32771);
+		set16(&p, 14 + 4, i);
 		set16(&p, 14 + 10, 0);
 		set16(&p, 14 + 10, checksum(p.b + 14, 20));
 		assert_int_equal(run(&p, &out), XDP_TX);
@@ -219,6 +219,27 @@ static void takes_the_interface_of_the_route(void **state)
 		t.vlan_tags = 1 + (uint32_t)inner6;
 		want = sent_on(&t, MAC_FAR, MAC_OTHER);
 		assert_becomes(tunnelled(&t), &want, DECAP_REASON_SECOND_CHANCE, XDP_TX, "VLAN");
+	}
+}
+
+static void follows_policy_routes(void **state)
+{
+	fresh_network();
+	if (shell("set -e\n"
+		  "rule() { ip $1 rule add from $2 ipproto udp lookup 77; }\n"
+		  "rule -4 10.0.0.21; rule -6 2001:db8::10.0.0.21\n"
+		  "ip route add 10.0.0.40 via 10.0.1.23 dev far table 77\n"
+		  "ip route add 2001:db8::10.0.0.40 via 2001:db8::10.0.1.23 dev far table 77\n")) {
+		print_message("SKIP: this kernel has no policy routing\n");
+		skip();
+	}
+	for_all_families(outer6, inner6)
+	{
+		struct tunnel_packet t = unknown(outer6, inner6, 1, IP(10, 0, 0, 40), 0);
+		struct bytes want = sent_on(&t, MAC_FAR, MAC_OTHER);
+
+		assert_becomes(tunnelled(&t), &want, DECAP_REASON_SECOND_CHANCE, XDP_REDIRECT,
+			       "a rule for UDP from the own address");
 	}
 }
 
@@ -698,6 +719,7 @@ int main(void)
 		cmocka_unit_test(sends_unknown_connections_on),
 		cmocka_unit_test(keeps_the_outer_checksum_right),
 		cmocka_unit_test(takes_the_interface_of_the_route),
+		cmocka_unit_test(follows_policy_routes),
 		cmocka_unit_test(reflects_where_the_next_hop_is_unknown),
 		cmocka_unit_test(drops_without_a_route),
 		cmocka_unit_test(asks_each_gateway_once),

@@ -271,6 +271,21 @@ class Lab:
             self._attach_pass(host.port)
         return host
 
+    def add_container(self, name, host, vips=()):
+        """A network namespace behind a host, which forwards to it and reaches vips there."""
+        inner = self._add_namespace(name, "10.9.0.2")
+        host.ip(*"link add c0 type veth peer name eth0 netns".split(), inner.netns)
+        for end, device, address in ((host, "c0", "10.9.0.1"), (inner, "eth0", inner.address)):
+            self._offloads_off(end, device)
+            end.ip("address", "add", f"{address}/30", "dev", device)
+            end.ip("link", "set", device, "up")
+        inner.ip("route", "add", "default", "via", "10.9.0.1")
+        for vip in vips:
+            inner.ip("address", "add", f"{vip}/32", "dev", "lo")
+            host.ip("route", "add", f"{vip}/32", "via", inner.address)
+        host.sysctl("net.ipv4.ip_forward", 1)
+        return inner
+
     def add_client(self, name, addresses):
         """A host outside, behind the router; several addresses make it several clients."""
         host = self._add_namespace(name, addresses[0])

@@ -342,6 +342,97 @@ def test_reload_under_load_loses_nothing(own_rig):
     assert not load.failures, load.failures[:3]
 
 
+def rename_service(rig, old, new, service):
+    """A reload after which the same routes lead to a service that was not there before."""
+    del rig.config["services"][old]
+    rig.config["services"][new] = service
+    for route in rig.config["routes"]:
+        if route.get("service") == old:
+            route["service"] = new
+    rig.reload()
+
+
+@pytest.mark.limit(90)
+def test_reload_that_brings_a_service_loses_nothing(own_rig):
+    """Its instances are there before its first request."""
+    own_rig.start()
+    # More services make the moment between the two longer.
+    spare = {f"spare-{i}": {"endpoints": [{"address": "127.0.0.1:1"}]} for i in range(200)}
+    own_rig.config["services"].update(spare)
+    service, name = own_rig.config["services"]["echo"], "echo"
+    with Load(own_rig) as load:
+        for i in range(15):
+            load.wait_for(20)
+            rename_service(own_rig, name, f"echo-{i}", service)
+            name = f"echo-{i}"
+        load.wait_for(50)
+    assert not load.failures, load.failures[:3]
+
+
+@pytest.mark.limit(90)
+def test_reload_that_discovers_a_service_loses_nothing(own_rig, registry, services):
+    """Requests wait for the first list that the registry sends."""
+    for i in range(10):
+        instance = {"address": "127.0.0.1", "port": services[0].port, "lease_s": 300}
+        answer = registry.call("PUT", f"/v1/apps/app-{i}/instances/one", instance)
+        assert answer.status in (200, 201), answer
+    own_rig.config["registry"] = {"urls": [registry.url]}
+    own_rig.start()
+    name = "echo"
+    with Load(own_rig) as load:
+        for i in range(10):
+            load.wait_for(20)
+            rename_service(own_rig, name, f"echo-{i}", {"discover": f"app-{i}", "retries": 2})
+            name = f"echo-{i}"
+        load.wait_for(50)
+    assert not load.failures, load.failures[:3]
+
+
+def test_unknown_list_is_not_waited_for_without_end(own_rig):
+    """The registry does not answer: 503 after the time for a connection."""
+    own_rig.config["registry"] = {"urls": [f"http://127.0.0.1:{rig_module.free_port()}"]}
+    own_rig.config["services"]["echo"] = {"discover": "app", "connect_timeout_ms": 200}
+    own_rig.write()
+    own_rig.proc = own_rig.group.start("gatewayd", [own_rig.program, "-c", own_rig.config_path])
+    wait_until(lambda: own_rig.ask("GET", "/ping").status == 200, "it listens", 10, own_rig.proc)
+    assert_problem(own_rig.ask("GET", "/echo/x"), 503)
+    assert_problem(own_rig.ask("POST", "/echo/x", body=b"x" * 100_000), 503)
+    with own_rig.connect() as connection:  # one that leaves while it waits
+        connection.send(client.head_of("GET", "/echo/x", "h"))
+    assert own_rig.ask("GET", "/ping").status == 200
+
+
+def states(rig, service):
+    """{state: count} of a service's instances."""
+    text = rig.admin("GET", "/metrics").body.decode()
+    pattern = rf'gatehouse_gateway_service_instances{{service="{service}",state="(\w+)"}} (\d+)'
+    return {state: int(count) for state, count in re.findall(pattern, text)}
+
+
+def test_reload_remembers_who_is_unhealthy(own_rig, procs, start_service):
+    sick = start_service(procs, "echo", "echo-sick")
+    good = start_service(procs, "echo", "echo-good")
+    sick.set_health(False)
+    own_rig.config["services"]["echo"] = {
+        "endpoints": [{"address": f"127.0.0.1:{s.port}"} for s in (sick, good)],
+        "health": {"path": "/health", "interval_ms": 1000, "timeout_ms": 500, "fall": 2},
+    }
+    own_rig.start()
+    wait_until(lambda: states(own_rig, "echo").get("failing") == 1, "the sick one is found")
+    own_rig.config["services"]["another"] = own_rig.config["services"]["echo"]
+    own_rig.reload()
+    assert states(own_rig, "echo") == {"healthy": 1, "failing": 1}, "without a new check"
+    sick.forget()
+    for _ in range(20):
+        assert own_rig.ask("GET", "/echo/x").status == 200
+    assert not sick.requests(), "nothing was sent to the sick one"
+    sick.set_health(True)
+    wait_until(lambda: states(own_rig, "echo").get("failing") == 0, "checks go on")
+    del own_rig.config["services"]["echo"]["health"]
+    own_rig.reload()
+    assert states(own_rig, "echo").get("failing") == 0
+
+
 def test_sigterm_finishes_what_is_running(own_rig):
     own_rig.start()
     with own_rig.connect() as busy, own_rig.connect() as idle:

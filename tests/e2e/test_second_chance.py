@@ -2,13 +2,14 @@
 """Connections whose packets come to a gateway that does not know them: sent on, not broken."""
 
 import json
+import signal
 import socket
 import struct
 
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, NLB, NLBS, VIP, Chain
+from nlb_rig import CLIENTS, NLB, NLBS, POOL, VIP, Chain
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -20,19 +21,31 @@ class SecondNlb:
     """Another NLB with the same seed, which has seen none of the connections."""
 
     def __init__(self, chain, names):
-        lab = chain.lab
-        self.host = lab.add_host("nlb2", NLBS[1], transmits_from_xdp=True)
-        self.socket = lab.path("run", "nlb2.sock")
-        self.nlbctl = chain.program("nlbctl")
-        config = chain.config(names)
-        config["admin"]["socket"] = self.socket
-        path = lab.write_json(config, "nlb2.json")
+        self.chain = chain
+        self.host = chain.lab.add_host("nlb2", NLBS[1], transmits_from_xdp=True)
+        self.socket = chain.lab.path("run", "nlb2.sock")
+        path = self._write(names)
         self.nlbd = self.host.start("nlbd-2", [chain.program("nlbd"), "-c", path])
+        self.wait_up(names)
+
+    def _write(self, names):
+        config = self.chain.config(names)
+        config["admin"]["socket"] = self.socket
+        return self.chain.lab.write_json(config, "nlb2.json")
+
+    def change(self, names):
+        """Another pool, as the configuration of both NLBs would say at the same time."""
+        self._write(names)
+        self.nlbd.signal(signal.SIGHUP)
+        self.wait_up(names)
+
+    def wait_up(self, names):
         wait_until(lambda: self.up() == sorted(names), f"{names} up", 10.0, self.nlbd)
 
     def up(self):
+        nlbctl = self.chain.program("nlbctl")
         try:
-            text = self.host.run(self.nlbctl, "-s", self.socket, "--json", "gateways")
+            text = self.host.run(nlbctl, "-s", self.socket, "--json", "gateways")
         except lab_module.LabError:
             return []
         return sorted(g["name"] for g in json.loads(text) if g["state"] == "up")
@@ -75,27 +88,44 @@ def total(chain, reason):
 
 @pytest.mark.parametrize("before,added", [(2, 1), (2, 2), (3, 1)])
 def test_connections_outlive_a_change_on_an_nlb_that_never_saw_them(make_chain, before, added):
+    """It knows who owned the slots, and names those: with that, none is lost."""
     chain = make_chain(gateways=before + added)
     names = list(chain.gateways)
     start_with(chain, names[:before])
+    second = SecondNlb(chain, names[:before])
     talks = open_connections(chain)
     assert total(chain, "second_chance") == 0
 
-    SecondNlb(chain, names)
+    second.change(names)
     chain.lab.route_vip(VIP, NLBS[1])
     assert len(survivors(talks)) == CONNECTIONS
-    asked = {name: chain.decap_packets(name) for name in names}
-    new = names[before:]
-    # The ring gave the new ones their part of the slots; what they were sent was not theirs.
-    for name in new:
-        assert asked[name]["second_chance"] > 0 and asked[name]["last_chance"] == 0
-    for name in names:
-        for bad in ("stranger", "malformed", "no_next_hop", "reflected"):
-            assert asked[name][bad] == 0, (name, bad)
+    assert_sent_on_by(chain, names[before:])
     # They end like others do, and new ones are answered where the ring says.
     for talk in talks:
         talk.close()
-    assert set(new) <= set(chain.spread(80))
+    assert set(names[before:]) <= set(chain.spread(80))
+
+
+def test_connections_outlive_an_nlb_without_history(make_chain):
+    """It guesses who owned the slots; of three gateways it names all."""
+    chain = make_chain(gateways=3)
+    names = list(chain.gateways)
+    start_with(chain, names[:2])
+    talks = open_connections(chain)
+    SecondNlb(chain, names)
+    chain.lab.route_vip(VIP, NLBS[1])
+    assert len(survivors(talks)) == CONNECTIONS
+    assert_sent_on_by(chain, names[2:])
+
+
+def assert_sent_on_by(chain, new):
+    """New gateways got their part of the slots; what they were sent was not theirs."""
+    for name in chain.gateways:
+        packets = chain.decap_packets(name)
+        for bad in ("last_chance", "stranger", "malformed", "no_next_hop", "reflected"):
+            assert packets[bad] == 0, (name, bad)
+        if name in new:
+            assert packets["second_chance"] > 0, name
 
 
 def test_without_second_chance_they_break(make_chain):
@@ -134,6 +164,48 @@ def tcp_ack(source, destination, source_port, port):
     total_sum = sum(words)
     total_sum = (total_sum & 0xFFFF) + (total_sum >> 16)
     return segment[:16] + struct.pack("!H", ~total_sum & 0xFFFF) + segment[18:]
+
+
+def put_in_container(chain, name):
+    """Moves what serves the VIP into a network namespace behind the gateway's host."""
+    host = chain.gateways[name]
+    host.ip("address", "del", f"{VIP}/32", "dev", "lo")
+    inner = chain.lab.add_container(f"{name}c", host, vips=[VIP])
+    chain.gateways[inner.name] = inner
+    chain.set_health(inner.name, 200)
+    chain.start_echo(inner.name)
+    del chain.gateways[inner.name]
+    return inner
+
+
+def test_sockets_in_another_namespace(make_chain):
+    """A gateway in a container: its connections are its own only if decap looks there."""
+    chain = make_chain(gateways=2)
+    inner = put_in_container(chain, "gw1")
+    host, nlbctl = chain.gateways["gw1"], chain.program("nlbctl")
+    words = ["decap", "attach", "eth0", "--vip", VIP]
+    words += [word for address in (*NLBS, *POOL) for word in ("--source", address)]
+    host.run(nlbctl, *words, "--netns", inner.netns)
+    start_with(chain, list(chain.gateways))
+    talks = open_connections(chain)
+    assert {talk.gateway for talk in talks} == {"gw1c", "gw2"}
+    SecondNlb(chain, list(chain.gateways))  # without flows it names the others for all of them
+    chain.lab.route_vip(VIP, NLBS[1])
+    assert len(survivors(talks)) == CONNECTIONS
+    assert total(chain, "second_chance") == 0 and total(chain, "last_chance") == 0
+    status = host.run(nlbctl, "decap", "status", "eth0")
+    assert "sockets" in status and "second chance" not in status
+
+    host.run(nlbctl, *words)  # in the wrong place now
+    assert len(survivors(talks)) == sum(talk.gateway == "gw2" for talk in talks)
+    assert total(chain, "second_chance") > 0
+
+
+def test_namespace_that_is_not_there(make_chain):
+    chain = make_chain(gateways=1)
+    words = [chain.program("nlbctl"), "decap", "attach", "eth0", "--source", NLB]
+    with pytest.raises(lab_module.LabError, match="network namespace nosuch.*ip netns list"):
+        chain.gateways["gw1"].run(*words, "--netns", "nosuch")
 
 
 def managed(chain, name):
