@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "lib/cleanup.h"
 #include "lib/clock.h"
@@ -594,20 +593,6 @@ static void on_request(struct http_request *req, void *arg)
 /* --- listening ---------------------------------------------------------------------------------
  */
 
-/* The socket's folder, as /run is empty after a boot. */
-static void make_folder(const char *path)
-{
-	char folder[128];
-	char *slash;
-
-	snprintf(folder, sizeof(folder), "%s", path);
-	slash = strrchr(folder, '/');
-	if (!slash || slash == folder)
-		return;
-	*slash = '\0';
-	mkdir(folder, 0755); /* whether it worked shows when listening */
-}
-
 static int listen_unix(struct ctl *c, struct str path, struct err *err)
 {
 	struct net_addr addr;
@@ -616,7 +601,6 @@ static int listen_unix(struct ctl *c, struct str path, struct err *err)
 	snprintf(text, sizeof(text), "unix:%s", path.p);
 	if (net_parse(&addr, str_from(text), 0) != 0)
 		return err_set(err, -EINVAL, "admin.socket: \"%.*s\" is too long", STR_ARG(path));
-	make_folder(path.p);
 	return http_server_listen(c->server, &addr, SOCKET_MODE, err);
 }
 
