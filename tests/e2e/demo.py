@@ -407,7 +407,10 @@ def run_lab(build, screen):
         f"{helper} client curl -i {token} https://{HOST_NAMES['rider']}{PROFILE}",
         f"{helper} nlb nlbctl status",
         f"{helper} nlb nlbctl gateways",
-        f"{helper} nlb nlbctl drain rider gw-r2",
+        f"{helper} nlb nlbctl drain rider gw-r2      # and back: {helper} nlb nlbctl undrain rider gw-r2",
+        f"{helper} gw-r1 gatewayctl status",
+        f"{helper} gw-r2 gatewayctl drain --wait     # ends it; and again: "
+        f"{helper} gw-r2 gatewayd -c {directory}/hosts/gw-r2/gateway.json",
         f"{helper} registry curl http://10.0.0.9:8761/v1/apps",
         f"{helper} gw-r1 nlbctl decap status eth0",
         f"{helper} nlb tcpdump -ni eth0",
@@ -423,7 +426,6 @@ def run_lab(build, screen):
 
 def write_helper(chain):
     """A script that runs a command on one of the lab's hosts, set up to find everything."""
-    nlb_socket = os.path.join(chain.places("nlb")["/run/gatehouse"], "nlb.sock")
     resolve = [f"{HOST_NAMES[d]}:443:{VIPS[d]}" for d in VIPS]
     home = os.path.dirname(chain.lab.path("home", "x"))
     with open(os.path.join(home, ".curlrc"), "w", encoding="ascii") as file:
@@ -431,7 +433,9 @@ def write_helper(chain):
         file.writelines(f'resolve = "{entry}"\n' for entry in resolve)
     nlbctl = chain.lab.path("bin", "nlbctl")
     with open(nlbctl, "w", encoding="ascii") as file:
-        file.write(f'#!/bin/sh\nexec {chain.program("nlbctl")} --socket {nlb_socket} "$@"\n')
+        # A host's nlbd is reached on that host only, as on machines of their own.
+        socket = f"{chain.lab.directory}/hosts/$LAB_HOST/nlb.sock"
+        file.write(f'#!/bin/sh\nexec {chain.program("nlbctl")} --socket {socket} "$@"\n')
     os.chmod(nlbctl, 0o755)
     path = chain.lab.path("on")
     with open(path, "w", encoding="ascii") as file:
@@ -441,6 +445,9 @@ def write_helper(chain):
             '[ $# -ge 2 ] || { echo "usage: on HOST COMMAND [ARGUMENT...]" >&2; exit 2; }\n'
             "host=$1\n"
             "shift\n"
+            "export LAB_HOST=$host\n"
+            f"for socket in {chain.lab.directory}/hosts/$host/*.sock; do\n"
+            '\t[ -S "$socket" ] && export GATEHOUSE_GATEWAY="$socket"\ndone\n'
             f"export PATH={os.path.dirname(nlbctl)}:{chain.lab.build}:$PATH CURL_HOME={home}\n"
             f"exec nsenter --net=/run/netns/{chain.lab.id}-$host unshare --mount --propagation "
             'private \\\n\tsh -c \'mount --bind "$0" /sys/fs/bpf && exec "$@"\' '

@@ -326,6 +326,28 @@ def test_gateway_that_drains_loses_nothing(chain):
     assert took(chain, before)[other] == 10
 
 
+def test_request_under_way_outlives_the_drain(chain):
+    """/readyz says 503 for longer than `fall` checks take; the NLB keeps the connection there."""
+    token = chain.token("rider", "56")
+    before = chain.new_connections()
+    with connect(chain, timeout_s=15.0) as held:
+        target = f"{PROFILE}?delay_ms=2500"
+        held.send(http_client.head_of("GET", target, HOST_NAMES["rider"], bearer(token)))
+        wait_until(lambda: sum(took(chain, before).values()) == 1, "the NLB has counted it")
+        name = next(name for name, count in took(chain, before).items() if count)
+        wait_until(
+            lambda: any("delay_ms" in r["target"] for r in chain.requests_seen("user-service-v2")),
+            "the service has it",
+        )
+        proc = chain.procs[name]
+        proc.stopped_on_purpose = True
+        proc.signal(signal.SIGTERM)
+        wait_until(lambda: chain.nlb_gateways()[name]["health"] == "down", "checks fail")
+        assert chain.nlb_gateways()[name]["state"] == "draining"
+        assert held.read_response().status == 200
+    assert proc.popen.wait(30) == 0
+
+
 def test_drain_by_nlbctl_moves_new_connections_only(chain):
     held = {}
     while len(held) < 2:  # one connection on each gateway

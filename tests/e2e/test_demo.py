@@ -117,6 +117,11 @@ def test_lab_stays_until_it_is_taken_down(demo, build):
         for words in (["nlb", "nlbctl", "status"], ["registry", "curl", "-sSf", "http://10.0.0.9:8761/v1/apps"]):
             done = subprocess.run([on, *words], capture_output=True, text=True)
             assert done.returncode == 0, done
+        there = subprocess.run([on, "gw-r1", "gatewayctl", "status"], capture_output=True, text=True)
+        assert there.returncode == 0 and "gw-r1" in there.stdout, there
+        # The NLB's daemon is not to be had from a gateway's host.
+        there = subprocess.run([on, "gw-r1", "nlbctl", "status"], capture_output=True, text=True)
+        assert there.returncode == 1 and "nlbd does not answer" in there.stderr, there
         again = subprocess.run(
             [*DEMO, "--lab"], capture_output=True, text=True,
             env={**os.environ, "GATEHOUSE_BUILD": build},

@@ -283,8 +283,9 @@ class Service:
                 head.append(f"Content-Length: {size}")
         if closes:
             head.append("Connection: close")
-        writer.write(("\r\n".join(head) + "\r\n\r\n").encode("latin-1"))
+        unsent = ("\r\n".join(head) + "\r\n\r\n").encode("latin-1")
         if request.method == "HEAD" or status in NO_BODY:
+            writer.write(unsent)
             await writer.drain()
             return not closes
 
@@ -293,14 +294,16 @@ class Service:
         for piece in pieces:
             if cut is not None:
                 piece, cut = piece[:cut], max(0, cut - len(piece))
-            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked and piece else piece)
+            # With the head in one write: killed at any moment, the service has sent a small answer
+            # whole or not at all. What is cut within its body nobody could send again.
+            writer.write(unsent + (b"%x\r\n%s\r\n" % (len(piece), piece) if chunked and piece else piece))
+            unsent = b""
             await writer.drain()
             if cut == 0:
                 raise Hangup
             if slow_s:
                 await asyncio.sleep(slow_s)
-        if chunked:
-            writer.write(b"0\r\n\r\n")
+        writer.write(unsent + (b"0\r\n\r\n" if chunked else b""))
         await writer.drain()
         return not closes
 
