@@ -3,6 +3,7 @@
 #   make            build everything into build/
 #   make demo       the whole chain in network namespaces, step by step (root)
 #   make check      build, then all tests; says what it skipped and why
+#   make check-vm   the packet tests under Debian's stock kernel, in a virtual machine
 #   make lab        the demo's network, left running; make lab-down removes it
 #   make bench      benchmarks beside HAProxy, nginx and a bare XDP program
 #   make lint       clang-format, clang-tidy, cppcheck, gcc -fanalyzer, shellcheck

@@ -32,6 +32,11 @@ check:
 	@$(RUN_TESTS)
 check-unit check-bpf check-e2e:
 	@$(RUN_TESTS) $(@:check-%=%)
+# The packet tests under Debian's stock kernel, in a virtual machine.
+.PHONY: check-vm
+check-vm:
+	@scripts/install-deps.sh build check vm && $(MAKE) -s --no-print-directory programs tests && \
+		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/vm/run.py $(KERNEL)
 asan tsan:
 	@$(MAKE) -s --no-print-directory SAN=$@ check
 
