@@ -105,17 +105,23 @@ def make_initramfs(kernel, version):
     copy_to(root, os.path.join(HERE, "init.sh"), "/init")
     with open(os.path.join(root, "nlb.json"), "w", encoding="ascii") as file:
         file.write(NLB_JSON)
-    tests = [p for p in sorted(glob.glob(os.path.join(BUILD, "tests/bpf/test_*"))) if "." not in os.path.basename(p)]
+    tests = sorted(
+        path
+        for path in glob.glob(os.path.join(BUILD, "tests/bpf/test_*"))
+        if "." not in os.path.basename(path)
+    )
     if not tests:
         sys.exit("vm: the packet tests are not built: make tests")
     programs = {f"/tests/{os.path.basename(path)}": path for path in tests}
     programs["/usr/sbin/nlbd"] = os.path.join(BUILD, "nlbd")
+    programs["/usr/sbin/ip"] = os.path.realpath(shutil.which("ip"))
+    programs["/usr/bin/dash"] = shutil.which("dash")
     programs["/usr/bin/nlbctl"] = os.path.join(BUILD, "nlbctl")
     for target, source in programs.items():
         copy_to(root, source, target)
         for library in libraries_of(source):
             copy_to(root, library, library)
-    copy_modules(kernel, version, root, ["virtio_net", "virtio_pci"])
+    copy_modules(kernel, version, root, ["virtio_net", "virtio_pci", "veth"])
     archive = os.path.join(WORK, "initramfs")
     with open(archive, "wb") as out:
         names = subprocess.run(["find", "."], cwd=root, check=True, stdout=subprocess.PIPE)
