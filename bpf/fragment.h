@@ -5,9 +5,10 @@
  */
 #pragma once
 
-#include "bpf/ring.h"
-
 #include <linux/in.h>
+#include <linux/in6.h>
+
+#include "bpf/ring.h"
 
 #define FRAGMENT_LIFETIME_S 30 /* as long as the kernel waits for the rest */
 

@@ -196,7 +196,7 @@ static int run_doctor(const struct nlbctl_options *o, char **args)
 		print_sum(&d);
 	}
 	buf_fini(&d.json);
-	return d.counts[DOCTOR_BAD] + d.counts[DOCTOR_WARNING] ? FAILED : DONE;
+	return d.counts[DOCTOR_BAD] || d.counts[DOCTOR_WARNING] ? FAILED : DONE;
 }
 
 const struct command command_doctor = {

@@ -381,7 +381,7 @@ static void check_egress(struct nlb_host *h)
 	char name[IF_NAMESIZE], driver[LINK_DRIVER_LEN], remedy[DOCTOR_REMEDY_LEN];
 	size_t good = 0;
 
-	if (!h->interface.is_attached || h->interface.mode == PINS_GENERIC)
+	if (!h->interface.name || !h->interface.is_attached || h->interface.mode == PINS_GENERIC)
 		return;
 	for (size_t i = 0; i < h->gateway_count; i++) {
 		int takes;

@@ -319,7 +319,6 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 				     .new_flows_per_tick = per_tick(conf->new_flows_per_cpu_s,
 								    l->maps.hz),
 				     .hz = l->maps.hz,
-				     .flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS),
 				     .udp_timeout = conf->udp_timeout_s * l->maps.hz,
 				     .icmp_per_tick = per_tick(conf->icmp_per_cpu_s, l->maps.hz),
 				     .flags = NLB_CONFIG_READY };
@@ -328,6 +327,7 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 	uint32_t zero = 0;
 	int rc;
 
+	config.flow_regions = (uint32_t)MIN(l->maps.cpus, NLB_FLOW_REGIONS);
 	_Static_assert(sizeof(config.hash_key) == sizeof(uint64_t) * NLB_HASH_KEYS, "same words");
 	uint64_t keys[NLB_HASH_KEYS];
 

@@ -109,7 +109,6 @@ static void gateway_write(struct gateway *gw, bool is_usable)
 				  (gw->is_drained ? GATEWAY_FLAG_DRAINED : 0));
 
 	entry->family = vipmap_address(entry->address, &gw->address);
-	entry->encap = (uint8_t)(gw->vip->conf->encap + 1);
 	entry->vip = gw->vip->id;
 	entry->encap = (uint8_t)(gw->vip->conf->encap + 1);
 	entry->generation = gw->generation;

@@ -179,7 +179,7 @@ int probe_answer_parse(struct probe_answer *out, const uint8_t *packet, size_t l
 		struct iphdr ip;
 
 		memcpy(&ip, packet, sizeof(ip));
-		header = ip.ihl * 4U;
+		header = ip.ihl * 4UL;
 		if (ip.protocol != IPPROTO_TCP || header < sizeof(ip) ||
 		    (ip.frag_off & htons(0x3fff)))
 			return -EBADMSG;

@@ -550,7 +550,7 @@ static int sniffer(void)
 /* The sequence number of the SYN-ACK to that port, which leaves by `far`. */
 static uint32_t answered_sequence(int fd, uint16_t port, bool is6)
 {
-	uint32_t tcp = 14 + (is6 ? 40 : 20);
+	ssize_t tcp = 14 + (is6 ? 40 : 20);
 	uint8_t b[2048];
 
 	for (;;) {
@@ -560,7 +560,7 @@ static uint32_t answered_sequence(int fd, uint16_t port, bool is6)
 		if (poll(&ready, 1, 5000) != 1)
 			fail_msg("no SYN-ACK came");
 		len = recv(fd, b, sizeof(b), 0);
-		if (len >= (ssize_t)(tcp + 20) && b[tcp + 13] == (TCP_SYN | TCP_ACK) &&
+		if (len >= tcp + 20 && b[tcp + 13] == (TCP_SYN | TCP_ACK) &&
 		    (b[tcp + 2] << 8 | b[tcp + 3]) == port)
 			return (uint32_t)b[tcp + 4] << 24 | (uint32_t)b[tcp + 5] << 16 |
 			       (uint32_t)b[tcp + 6] << 8 | b[tcp + 7];

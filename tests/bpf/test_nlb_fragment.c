@@ -16,7 +16,7 @@ static struct shape first(uint32_t vip, bool is_ipv6, bool is_udp)
 
 static struct shape later(struct shape s, bool is_last)
 {
-	s.frag = s.is_ipv6 ? 80U | !is_last : 10U | (is_last ? 0 : 0x2000);
+	s.frag = s.is_ipv6 ? 80U | (is_last ? 0 : 1) : 10U | (is_last ? 0 : 0x2000);
 	s.payload_len = 40;
 	return s;
 }

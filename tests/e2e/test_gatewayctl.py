@@ -6,16 +6,12 @@ import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 
 import pytest
 
-import client
 import identity
-import rig as rig_module
-from procs import wait_until
 
 
 @pytest.fixture
