@@ -41,6 +41,8 @@ void vip_set_name(char out[static NLB_NAME_MAX], struct str name)
 void vip_mark(struct vip *vip)
 {
 	vip->is_dirty = true;
+	if (!vip->changed_ns)
+		vip->changed_ns = clock_mono_ns();
 	loop_defer(vip->pools->loop, &vip->pools->flush);
 }
 
@@ -357,7 +359,6 @@ static bool is_beginning(struct vip *vip)
 static void rebuild(struct vip *vip, const struct ring_member *members, size_t count)
 {
 	uint64_t input = ring_input(members, count);
-	uint64_t begin = clock_mono_ns();
 	int moved;
 
 	if (vip->ring.slots && vip->ring_input == input)
@@ -371,8 +372,10 @@ static void rebuild(struct vip *vip, const struct ring_member *members, size_t c
 	}
 	vip->ring_input = input;
 	count_slots(vip);
-	log_debug("vip=%s: ring replaced, %d of %d slots changed owner, %.1f ms", vip->name, moved,
-		  NLB_RING_SLOTS, (double)(clock_mono_ns() - begin) / 1e6);
+	log_debug(
+		"vip=%s: pool of %zu gateways in force after %.1f ms, %d of %d slots changed owner",
+		vip->name, count, (double)(clock_mono_ns() - vip->changed_ns) / 1e6, moved,
+		NLB_RING_SLOTS);
 }
 
 /* Removes who is no longer listed; after the ring was replaced, so that no packet meets a gap. */
@@ -430,6 +433,7 @@ void vip_flush(struct vip *vip)
 			gateway_write(gw, true);
 	}
 	rebuild(vip, members, count);
+	vip->changed_ns = 0;
 	/* ... and those that go out of use are switched off when it no longer does. */
 	gateways_for_each (gw, vip) {
 		if (!ring_member(gw).takes_known)
@@ -504,6 +508,7 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 	sa_family_t family = main_family(list, count);
 	struct gateway *gw;
 
+	vip_mark(vip);
 	gateways_for_each (gw, vip)
 		gw->is_listed = false;
 	for (size_t i = 0; i < count; i++) {
@@ -534,7 +539,6 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 		vip->begins_until_ms = loop_now_ms(vip->pools->loop) + BEGINNING_MAX_MS;
 	vip->is_waiting = false;
 	vip->was_listed = true;
-	vip_mark(vip);
 }
 
 static bool hop_changed(const struct next_hop *a, const struct next_hop *b)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "lib/cleanup.h"
 #include "lib/maglev.h"
@@ -46,26 +47,125 @@ static void add_history(struct nlb_slot *slot, const struct nlb_slot *before,
 		add_earlier(slot, before->earlier[i], takes_known);
 }
 
+/* Members by what they are, not by where they stand in the list. */
+struct heir {
+	struct str identity;
+	uint16_t index;
+	uint32_t owns, most; /* slots; `most` is its fair share, rounded up */
+};
+
+static int heir_compare(const void *pa, const void *pb)
+{
+	const struct heir *a = pa, *b = pb;
+	size_t len = MIN(a->identity.len, b->identity.len);
+	int order = len ? memcmp(a->identity.p, b->identity.p, len) : 0;
+
+	if (order)
+		return order;
+	return (a->identity.len > b->identity.len) - (a->identity.len < b->identity.len);
+}
+
+static bool is_owner(const struct ring_member *m)
+{
+	return m->takes_new && m->weight;
+}
+
+/* Those who may own slots, in the order of their identities; how many. */
+static size_t list_heirs(struct heir *heirs, const struct ring_member *members, size_t count)
+{
+	uint64_t weights = 0;
+	size_t n = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (!is_owner(&members[i]))
+			continue;
+		heirs[n++] = (struct heir) { members[i].identity, (uint16_t)i, 0, 0 };
+		weights += members[i].weight;
+	}
+	qsort(heirs, n, sizeof(*heirs), heir_compare);
+	for (size_t h = 0; h < n; h++) {
+		uint64_t weight = members[heirs[h].index].weight;
+
+		heirs[h].most = (uint32_t)((weight * NLB_RING_SLOTS + weights - 1) / weights);
+	}
+	return n;
+}
+
+static bool inherit(struct heir *heir, uint16_t *owner)
+{
+	if (heir->owns >= heir->most)
+		return false;
+	heir->owns++;
+	*owner = heir->index;
+	return true;
+}
+
+/*
+ * Who owns each slot when those who are out have lost theirs. The table is made of all members, so
+ * that one who goes out (or drains) and comes back moves its own slots and no others: a table made
+ * of the rest would move several times as many in a large pool. An orphan goes to its next choice,
+ * or to anybody else who has less than a fair share. `owners` are indices of members, MAGLEV_NONE
+ * where nobody is left.
+ */
+static int share_out(uint16_t *owners, const uint16_t *choices, const struct ring_member *members,
+		     size_t count)
+{
+	CLEANUP(cleanup_free) struct heir *heirs = calloc(count + 1, sizeof(*heirs));
+	CLEANUP(cleanup_free) uint16_t *heir_of = calloc(count + 1, sizeof(*heir_of));
+	size_t n, turn = 0;
+
+	if (!heirs || !heir_of)
+		return -ENOMEM;
+	n = list_heirs(heirs, members, count);
+	for (size_t h = 0; h < n; h++)
+		heir_of[heirs[h].index] = (uint16_t)h;
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		uint16_t first = choices[(size_t)s * CHOICES];
+
+		owners[s] = MAGLEV_NONE;
+		if (first != MAGLEV_NONE && is_owner(&members[first])) {
+			owners[s] = first;
+			heirs[heir_of[first]].owns++;
+		}
+	}
+	for (uint32_t s = 0; n && s < NLB_RING_SLOTS; s++) {
+		bool is_done = owners[s] != MAGLEV_NONE;
+
+		for (unsigned k = 1; k < CHOICES && !is_done; k++) {
+			uint16_t next = choices[(size_t)s * CHOICES + k];
+
+			is_done = next != MAGLEV_NONE && is_owner(&members[next]) &&
+				  inherit(&heirs[heir_of[next]], &owners[s]);
+		}
+		for (size_t tries = 0; tries < n && !is_done; tries++)
+			is_done = inherit(&heirs[turn++ % n], &owners[s]);
+	}
+	return 0;
+}
+
 int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 	       const struct ring_member *members, size_t count, const struct hash_key *key,
 	       bool is_beginning, uint64_t now_min)
 {
 	CLEANUP(cleanup_free)
 	uint16_t *choices = calloc(NLB_RING_SLOTS, sizeof(*choices) * CHOICES);
+	CLEANUP(cleanup_free) uint16_t *owners = calloc(NLB_RING_SLOTS, sizeof(*owners));
 	CLEANUP(cleanup_free) struct maglev_node *nodes = calloc(count + 1, sizeof(*nodes));
 	bool takes_known[NLB_MAX_GATEWAYS] = { false };
 	int moved = 0, err;
 
-	if (!choices || !nodes)
+	if (!choices || !owners || !nodes)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
 		if (members[i].id >= NLB_MAX_GATEWAYS)
 			return -EINVAL;
 		nodes[i].identity = members[i].identity;
-		nodes[i].weight = members[i].takes_new ? members[i].weight : 0;
+		nodes[i].weight = members[i].weight;
 		takes_known[members[i].id] = members[i].takes_known;
 	}
 	err = maglev_build(choices, NLB_RING_SLOTS, CHOICES, nodes, count, key);
+	if (!err)
+		err = share_out(owners, choices, members, count);
 	if (err)
 		return err;
 
@@ -74,13 +174,14 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 		struct nlb_slot *slot = &out[s];
 
 		*slot = (struct nlb_slot) { 0 };
-		if (choice[0] != MAGLEV_NONE)
-			slot->gateway = members[choice[0]].id;
+		if (owners[s] != MAGLEV_NONE)
+			slot->gateway = members[owners[s]].id;
 		if (before)
 			slot->flags = flags_after(slot, &before[s], now_min);
 		if (before && !is_beginning)
 			add_history(slot, &before[s], takes_known);
-		for (unsigned k = 1; k < CHOICES; k++) {
+		/* The first one too: whoever drains holds the slot's connections. */
+		for (unsigned k = 0; k < CHOICES; k++) {
 			if (choice[k] != MAGLEV_NONE)
 				add_earlier(slot, members[choice[k]].id, takes_known);
 		}

@@ -113,6 +113,39 @@ static void draining_gateway_owns_nothing_but_is_named(void **state)
 	assert_int_equal(named, had);
 }
 
+/* However large the pool: who goes out and comes back moves its own slots, evenly, and no others.
+ */
+static void only_its_own_slots_move_when_one_is_out(void **state)
+{
+	enum { POOL = 30, OUT = 7 };
+	uint32_t most = 0;
+
+	make_pool(POOL);
+	ring_build(before, NULL, pool, POOL, &key, false, NOW);
+	pool[OUT].takes_new = false;
+	assert_int_equal(ring_build(after, before, pool, POOL, &key, false, NOW),
+			 owned(before, 100 + OUT));
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
+		assert_true(before[s].gateway == 100 + OUT ||
+			    before[s].gateway == after[s].gateway);
+	for (uint16_t i = 0; i < POOL; i++)
+		most = owned(after, 100 + i) > most ? owned(after, 100 + i) : most;
+	assert_int_equal(most, (NLB_RING_SLOTS + POOL - 2) / (POOL - 1));
+
+	/* Also on an NLB that has never seen it in service, and that lists the pool in another
+	 * order. */
+	struct ring_member first = pool[0];
+
+	pool[0] = pool[POOL - 1];
+	pool[POOL - 1] = first;
+	ring_build(before, NULL, pool, POOL, &key, false, NOW);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		assert_int_equal(before[s].gateway, after[s].gateway);
+		if (after[s].earlier[0] == 100 + OUT)
+			assert_int_equal(before[s].earlier[0], 100 + OUT);
+	}
+}
+
 static void gateway_that_is_gone_is_not_named(void **state)
 {
 	make_pool(3);
@@ -208,6 +241,7 @@ int main(void)
 		cmocka_unit_test(moved_slots_remember_who_had_them),
 		cmocka_unit_test(two_changes_leave_two_earlier_owners),
 		cmocka_unit_test(draining_gateway_owns_nothing_but_is_named),
+		cmocka_unit_test(only_its_own_slots_move_when_one_is_out),
 		cmocka_unit_test(gateway_that_is_gone_is_not_named),
 		cmocka_unit_test(empty_ring_keeps_its_history),
 		cmocka_unit_test(marks_settle_after_their_time),
