@@ -184,11 +184,28 @@ static void check_vip(struct conf *c, void *object)
 	nlb_conf_filter_fit(c, vip);
 }
 
+static void check_interfaces(struct conf *c, const struct nlb_conf *conf)
+{
+	for (size_t i = 0; i < conf->interfaces_count; i++) {
+		conf_enter_index(c, "interfaces", i);
+		if (str_eq(conf->interfaces[i], conf->interface))
+			conf_error(c, "\"%.*s\" is \"interface\" already",
+				   STR_ARG(conf->interfaces[i]));
+		for (size_t j = 0; j < i; j++) {
+			if (str_eq(conf->interfaces[i], conf->interfaces[j]))
+				conf_error(c, "\"%.*s\" is interfaces[%zu] already",
+					   STR_ARG(conf->interfaces[i]), j);
+		}
+		conf_leave(c);
+	}
+}
+
 static void check_root(struct conf *c, void *object)
 {
 	struct nlb_conf *conf = object;
 	size_t allowed = 0;
 
+	check_interfaces(c, conf);
 	for (size_t i = 0; i < conf->vips_count; i++) {
 		struct nlb_conf_vip *vip = &conf->vips[i];
 
@@ -310,6 +327,9 @@ static const struct conf_object admin_object = CONF_OBJECT_OF(struct nlb_conf, a
 static const struct conf_row root_rows[] = {
 	{ CONF_STRING("interface", struct nlb_conf, interface), .flags = CONF_REQUIRED | CONF_FIXED,
 	  .valid = valid_interface, .help = "where packets of clients arrive" },
+	{ CONF_STRINGS("interfaces", struct nlb_conf, interfaces), .flags = CONF_FIXED,
+	  .valid = valid_interface, .max = NLB_INTERFACES_MAX,
+	  .help = "more interfaces where packets of clients arrive" },
 	{ CONF_ENUM("xdp_mode", struct nlb_conf, xdp_mode, xdp_modes), .flags = CONF_FIXED,
 	  .def = "\"auto\"",
 	  .help = "native: in the driver; generic: works everywhere, slower; auto: native if "

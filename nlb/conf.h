@@ -10,7 +10,8 @@
 #include "nlb/conf_filter.h"
 #include "nlb/conf_health.h"
 
-#define NLB_WEIGHT_MAX 1000
+#define NLB_WEIGHT_MAX     1000
+#define NLB_INTERFACES_MAX 15 /* beside the first one */
 
 enum nlb_xdp_mode { NLB_XDP_AUTO, NLB_XDP_NATIVE, NLB_XDP_GENERIC };
 
@@ -39,6 +40,8 @@ struct nlb_conf_vip {
 
 struct nlb_conf {
 	struct str interface;
+	struct str *interfaces; /* more of them */
+	size_t interfaces_count;
 	int xdp_mode; /* enum nlb_xdp_mode */
 	/* By family as in the ABI: [0] IPv4, [1] IPv6. Several addresses: the source follows the
 	 * flow. */

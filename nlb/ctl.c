@@ -190,6 +190,14 @@ static void get_status(struct http_request *req, void *arg)
 	json_addz(&w, "config", c->from->config_file);
 	json_addz(&w, "interface", l->pins.interface);
 	json_addz(&w, "xdp_mode", pins_mode_name(l->mode));
+	json_open(&w, "interfaces", '[');
+	for (size_t i = 0; i < l->other_count; i++) {
+		json_open(&w, NULL, '{');
+		json_addz(&w, "name", l->others[i].interface);
+		json_addz(&w, "xdp_mode", pins_mode_name(l->other_modes[i]));
+		json_close(&w, '}');
+	}
+	json_close(&w, ']');
 	json_add_u64(&w, "mtu", l->mtu);
 	json_addz(&w, "pins", l->pins.dir);
 	json_add_u64(&w, "flow_capacity", (uint64_t)l->maps.flow_buckets * NLB_FLOW_WAYS);

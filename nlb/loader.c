@@ -359,22 +359,62 @@ void loader_set_flag(struct loader *l, uint32_t flag, bool on)
 	bpf_map_update_elem(l->maps.config, &zero, &l->config, BPF_ANY);
 }
 
+/* Whether they can be had is found out before packets meet the program on any of them. */
+static int open_others(struct loader *l, const struct nlb_conf *conf, struct err *err)
+{
+	for (size_t i = 0; i < conf->interfaces_count; i++) {
+		int rc = pins_open_another(&l->others[i], &l->pins, conf->interfaces[i].p, err);
+
+		if (rc)
+			return rc;
+		l->other_modes[i] = (enum pins_mode)conf->xdp_mode;
+		l->other_former_fds[i] = -1;
+		l->other_count = i + 1;
+	}
+	return 0;
+}
+
+static int attach_others(struct loader *l, struct err *err)
+{
+	for (size_t i = 0; i < l->other_count; i++) {
+		int rc;
+
+		if (l->other_former_fds[i] >= 0)
+			continue;
+		rc = pins_attach(&l->others[i], bpf_program__fd(l->skel->progs.nlb),
+				 &l->other_modes[i], err);
+
+		if (rc)
+			return rc;
+	}
+	pins_keep_others(&l->pins, l->others, l->other_count);
+	return 0;
+}
+
 int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
 	_Static_assert((int)NLB_XDP_AUTO == (int)PINS_AUTO &&
 			       (int)NLB_XDP_NATIVE == (int)PINS_NATIVE &&
 			       (int)NLB_XDP_GENERIC == (int)PINS_GENERIC,
 		       "one order");
+	int rc = open_others(l, conf, err);
+
 	l->mode = (enum pins_mode)conf->xdp_mode;
+	if (rc)
+		return rc;
 	l->former_fd = pins_former(&l->pins, &l->mode, bpf_map__fd(l->skel->maps.gateways));
 	if (l->former_fd >= 0) {
 		log_warn("interface=%s: the maps were made anew: the former program forwards with "
 			 "the old ones until the gateways of all VIPs are known; counters begin "
 			 "at zero, and gateways drained by hand have to be drained again",
 			 l->pins.interface);
-		return 0;
+		for (size_t i = 0; i < l->other_count; i++)
+			l->other_former_fds[i] = pins_former(&l->others[i], &l->other_modes[i],
+							     bpf_map__fd(l->skel->maps.gateways));
+		return attach_others(l, err);
 	}
-	return pins_attach(&l->pins, bpf_program__fd(l->skel->progs.nlb), &l->mode, err);
+	rc = pins_attach(&l->pins, bpf_program__fd(l->skel->progs.nlb), &l->mode, err);
+	return rc ? rc : attach_others(l, err);
 }
 
 bool loader_is_waiting(const struct loader *l)
@@ -386,6 +426,14 @@ int loader_replace_former(struct loader *l, struct err *err)
 {
 	int rc = pins_replace(&l->pins, l->former_fd, bpf_program__fd(l->skel->progs.nlb), err);
 
+	for (size_t i = 0; !rc && i < l->other_count; i++) {
+		if (l->other_former_fds[i] < 0)
+			continue;
+		rc = pins_replace(&l->others[i], l->other_former_fds[i],
+				  bpf_program__fd(l->skel->progs.nlb), err);
+		cleanup_close(&l->other_former_fds[i]);
+		l->other_former_fds[i] = -1;
+	}
 	if (rc)
 		return rc;
 	close(TAKE_FD(l->former_fd));

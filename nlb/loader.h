@@ -32,7 +32,11 @@ struct loader {
 	int lock_fd;   /* of the pins; below 0 while it is not held */
 	struct nlb_bpf *skel;
 	struct nlb_maps maps;
-	enum pins_mode mode;      /* that was taken */
+	enum pins_mode mode;                    /* that was taken */
+	struct pins others[NLB_INTERFACES_MAX]; /* interfaces beside the first */
+	enum pins_mode other_modes[NLB_INTERFACES_MAX];
+	int other_former_fds[NLB_INTERFACES_MAX]; /* as former_fd */
+	size_t other_count;
 	uint32_t mtu;             /* of the interface */
 	struct nlb_config config; /* as it is in the map */
 };

@@ -330,6 +330,9 @@ int main(int argc, char **argv)
 	loader_tell_memory(&d.loader, d.conf->conf.vips_count);
 	log_info("interface=%s: forwarding %zu VIPs, XDP mode %s", d.loader.pins.interface,
 		 d.conf->conf.vips_count, pins_mode_name(d.loader.mode));
+	for (size_t i = 0; i < d.loader.other_count; i++)
+		log_info("interface=%s: packets of clients are taken here too, XDP mode %s",
+			 d.loader.others[i].interface, pins_mode_name(d.loader.other_modes[i]));
 	daemon_notify("READY=1");
 	daemon_watchdog_start(d.loop);
 	loop_run(d.loop);

@@ -21,6 +21,7 @@
 
 #define LAYOUT_PIN  "layout"
 #define BPF_FS      "/sys/fs/bpf"
+#define LINK        "link"
 #define KERNEL_BTF  "/sys/kernel/btf/vmlinux"
 #define KERNEL_MIN  "5.15"
 #define RIGHTS      "CAP_BPF and CAP_NET_ADMIN are needed: run it as root"
@@ -161,7 +162,7 @@ static void program_name(uint32_t id, char out[static BPF_OBJ_NAME_LEN])
 
 static int check_foreign(const struct pins *p, struct err *err)
 {
-	CLEANUP(cleanup_close) int fd = pins_get(p->dir, "link");
+	CLEANUP(cleanup_close) int fd = pins_get(p->dir, p->link);
 	struct bpf_link_info info;
 	char name[BPF_OBJ_NAME_LEN];
 	__u32 id = 0;
@@ -186,6 +187,7 @@ int pins_open(struct pins *p, const char *directory, const char *interface, stru
 
 	*p = (struct pins) { 0 };
 	snprintf(p->interface, sizeof(p->interface), "%s", interface);
+	snprintf(p->link, sizeof(p->link), "%s", LINK);
 	p->ifindex = if_nametoindex(interface);
 	if (!p->ifindex)
 		return err_set(err, -ENODEV,
@@ -202,7 +204,7 @@ int pins_open(struct pins *p, const char *directory, const char *interface, stru
 	if (rc)
 		return rc;
 
-	link = pins_get(p->dir, "link");
+	link = pins_get(p->dir, p->link);
 	p->was_empty = link < 0;
 	rc = make_directories(p->dir);
 	if (denied(rc))
@@ -459,13 +461,13 @@ static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, 
 			"XDP needs \"generic\", and an MTU over one page or LRO have to be off",
 			p->interface, pins_mode_name(*mode), strerror(-rc));
 	*mode = attached_mode(p);
-	return pin_again(p, "link", fd, err);
+	return pin_again(p, p->link, fd, err);
 }
 
 /* Our own link, if it can be used for this mode. Returns a descriptor or -1. */
 static int usable_link(const struct pins *p, enum pins_mode mode)
 {
-	CLEANUP(cleanup_close) int fd = pins_get(p->dir, "link");
+	CLEANUP(cleanup_close) int fd = pins_get(p->dir, p->link);
 	struct bpf_link_info info;
 
 	if (fd < 0 || link_info(fd, &info) != 0 || info.xdp.ifindex != p->ifindex)
@@ -486,10 +488,10 @@ int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *e
 		*mode = attached_mode(p);
 	} else {
 		/* A link whose interface is gone, or in another mode than is wanted now. */
-		fd = pins_get(p->dir, "link");
+		fd = pins_get(p->dir, p->link);
 		if (fd >= 0) {
 			bpf_link_detach(fd);
-			unlink(pin_path(path, p->dir, "link"));
+			unlink(pin_path(path, p->dir, p->link));
 		}
 		rc = attach_anew(p, prog_fd, mode, err);
 		if (rc)
@@ -543,6 +545,55 @@ int pins_replace(const struct pins *p, int link_fd, int prog_fd, struct err *err
 	return 0;
 }
 
+int pins_open_another(struct pins *out, const struct pins *first, const char *interface,
+		      struct err *err)
+{
+	*out = *first;
+	snprintf(out->interface, sizeof(out->interface), "%s", interface);
+	snprintf(out->link, sizeof(out->link), LINK "-%s", out->interface);
+	out->ifindex = if_nametoindex(interface);
+	if (!out->ifindex)
+		return err_set(err, -ENODEV,
+			       "interface %s does not exist (ip link shows those there are)",
+			       interface);
+	return check_foreign(out, err);
+}
+
+static bool is_kept(const char *name, const struct pins *others, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(others[i].link, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void detach_others(const char *directory, const struct pins *kept, size_t count)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+	char path[PATH_MAX];
+
+	while (dir && (entry = readdir(dir))) {
+		CLEANUP(cleanup_close) int fd = -1;
+
+		if (strncmp(entry->d_name, LINK "-", strlen(LINK) + 1) != 0 ||
+		    is_kept(entry->d_name, kept, count))
+			continue;
+		fd = pins_get(directory, entry->d_name);
+		if (fd >= 0)
+			bpf_link_detach(fd);
+		unlink(pin_path(path, directory, entry->d_name));
+	}
+	if (dir)
+		closedir(dir);
+}
+
+void pins_keep_others(const struct pins *first, const struct pins *others, size_t count)
+{
+	detach_others(first->dir, others, count);
+}
+
 /* --- removing --------------------------------------------------------------------------------- */
 
 /* Returns how many there were. Folders in it are another's. */
@@ -582,6 +633,7 @@ int pins_remove(const char *directory, struct err *err)
 			holder);
 	if (has_link && bpf_link_detach(link) != 0 && errno != ENOLINK)
 		return err_set(err, -errno, "detaching: %s", strerror(errno));
+	detach_others(directory, NULL, 0);
 	if (remove_pins(directory) == 0)
 		return err_set(err, -ENOENT, "nothing of ours is attached (no pins in %s)",
 			       directory);

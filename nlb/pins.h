@@ -16,6 +16,7 @@
 struct pins {
 	char dir[PATH_MAX - 64];
 	char interface[16];
+	char link[24]; /* name of the pinned attachment */
 	uint32_t ifindex;
 	bool was_empty; /* nothing was pinned here when we came: take all back if we fail */
 };
@@ -61,6 +62,15 @@ int pins_attach(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *e
 int pins_former(const struct pins *p, enum pins_mode *mode, int map_fd);
 /* Puts the program in the place of the former one, without a gap. */
 int pins_replace(const struct pins *p, int link_fd, int prog_fd, struct err *err);
+
+/*
+ * Another interface for the same program, for pins_attach: its attachment is pinned beside the
+ * first one's as "link-INTERFACE". Refuses as pins_open does.
+ */
+int pins_open_another(struct pins *out, const struct pins *first, const char *interface,
+		      struct err *err);
+/* Takes the program off other interfaces than these. */
+void pins_keep_others(const struct pins *first, const struct pins *others, size_t count);
 
 /* Takes the program off and removes every pin. Returns -ENOENT when there was nothing. */
 int pins_remove(const char *directory, struct err *err);

@@ -85,7 +85,7 @@ struct vip {
 	bool was_listed; /* at all: the gateways of the first listing start at their full share */
 	bool is_panicking;
 	bool is_dirty;
-	uint64_t changed_ns; /* since when packets do not see the latest change */
+	uint64_t changed_ns;    /* since when packets do not see the latest change */
 	struct loop_timer ramp; /* to the next step of a gateway's slow start */
 	struct ring ring;
 	uint64_t ring_input;             /* hash of what the ring was built from */

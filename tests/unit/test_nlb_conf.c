@@ -106,6 +106,13 @@ static void names_every_mistake_with_its_path(void **state)
 		{ "{ \"vips\": [ " ONE " ] }", "interface: is required\n" },
 		{ "{ \"interface\": \"eth0\", \"vips\": [] }", "vips: must not be empty\n" },
 		{ ROOT("\"interface\": \"a b\""), "interface: must be the name" },
+		{ ROOT(ETH0 "\"interfaces\": [\"eth1\", \"eth0\"]"),
+		  "interfaces[1]: \"eth0\" is \"interface\" already" },
+		{ ROOT(ETH0 "\"interfaces\": [\"eth1\", \"eth1\"]"),
+		  "interfaces[1]: \"eth1\" is interfaces[0] already" },
+		{ ROOT(ETH0 "\"interfaces\": [\"a/b\"]"), "interfaces[0]: must be the name" },
+		{ ROOT(ETH0 "\"registry\": { \"cache\": \"here\" }"),
+		  "registry.cache: must be an absolute path" },
 		{ ROOT(ETH0 "\"flows_per_cpu\": 3"), "flows_per_cpu: " },
 		{ ROOT(ETH0 "\"xdp_mode\": \"fast\""), "xdp_mode: " },
 		{ ROOT(ETH0 "\"source_address\": { \"ipv4\": \"::1\" }"), "source_address.ipv4: " },
@@ -197,7 +204,7 @@ static void names_every_mistake_with_its_path(void **state)
 			fail_msg("%s\nsays: %swants: %s", cases[i].text, all_errors(),
 				 cases[i].error);
 	}
-	load("{ \"interfaces\": 1, \"xdp_mode\": 7, \"vips\": [ { \"name\": \"\" } ] }");
+	load("{ \"interfacez\": 1, \"xdp_mode\": 7, \"vips\": [ { \"name\": \"\" } ] }");
 	assert_true(errors.count >= 5); /* all of them in one run */
 }
 
