@@ -8,6 +8,8 @@
 #include "lib/http_server_impl.h"
 #include "lib/json.h"
 
+#define SMALL (64UL * 1024) /* answers up to this are given whatever waits */
+
 /* --- writing answers ------------------------------------------------------------------------- */
 
 static void out_date(struct http_server *s, struct buf *out)
@@ -47,16 +49,22 @@ static void out_head(struct http_conn *c, unsigned status, const char *type, str
 		buf_addz(out, "Connection: keep-alive\r\n");
 }
 
-static void out_answer(struct http_conn *c, unsigned status, const char *type, struct str headers,
-		       struct str body)
+static void out_whole_head(struct http_conn *c, unsigned status, const char *type,
+			   struct str headers, size_t length)
 {
 	out_head(c, status, type, headers);
 	if (status != 204 && status != 304) {
 		buf_append(&c->out, "Content-Length: ", 16);
-		buf_u64(&c->out, body.len);
+		buf_u64(&c->out, length);
 		buf_append(&c->out, "\r\n", 2);
 	}
 	buf_append(&c->out, "\r\n", 2);
+}
+
+static void out_answer(struct http_conn *c, unsigned status, const char *type, struct str headers,
+		       struct str body)
+{
+	out_whole_head(c, status, type, headers, body.len);
 	if (!c->is_head_request && status != 204 && status != 304)
 		buf_add(&c->out, body);
 }
@@ -117,6 +125,21 @@ void http_add_header(struct http_request *req, const char *name, struct str valu
 	buf_append(headers, "\r\n", 2);
 }
 
+void http_respond_shared(struct http_request *req, unsigned status, const char *type,
+			 struct http_shared *body)
+{
+	struct pending *p = pending_of(req);
+	struct http_conn *c = p->conn;
+
+	assert(c->state == CONN_WAITING);
+	if (c->server->is_stopping)
+		c->closes = true;
+	out_whole_head(c, status, type, buf_str(&p->headers), body->len);
+	if (!c->is_head_request)
+		http_conn_add_shared(c, body);
+	http_conn_answered(c);
+}
+
 void http_respond(struct http_request *req, unsigned status, const char *type, struct str body)
 {
 	struct pending *p = pending_of(req);
@@ -125,7 +148,12 @@ void http_respond(struct http_request *req, unsigned status, const char *type, s
 	assert(c->state == CONN_WAITING);
 	if (c->server->is_stopping)
 		c->closes = true;
+	if (body.len > SMALL && !http_server_has_room(c->server, body.len)) {
+		http_problem(req, 503, "too much waits for readers that are slow");
+		return;
+	}
 	out_answer(c, status, type, buf_str(&p->headers), body);
+	http_conn_charge(c);
 	http_conn_answered(c);
 }
 
@@ -207,7 +235,8 @@ bool http_stream_write(struct http_request *req, struct str data)
 	else if (buf_len(&c->out) == 0)
 		c->stream_grace = 0;
 	c->has_streamed = true;
-	if (buf_len(&c->out) + data.len > c->server->config.max_stream_queue + c->stream_grace) {
+	if (buf_len(&c->out) + data.len > c->server->config.max_stream_queue + c->stream_grace ||
+	    (data.len > SMALL && !http_server_has_room(c->server, data.len))) {
 		c->is_cut_off = true;
 		c->server->stats.slow_readers++;
 		http_buf_return(c->server, &c->out);
@@ -220,6 +249,27 @@ bool http_stream_write(struct http_request *req, struct str data)
 	buf_add(&c->out, data);
 	if (c->is_chunked)
 		buf_append(&c->out, "\r\n", 2);
+	http_conn_charge(c);
+	http_conn_kick(c);
+	return true;
+}
+
+bool http_stream_write_shared(struct http_request *req, struct http_shared *data)
+{
+	struct http_conn *c = pending_of(req)->conn;
+	char head[HTTP1_CHUNK_HEAD_MAX];
+
+	assert(c->state == CONN_STREAMING && !c->has_streamed);
+	if (c->is_cut_off)
+		return false;
+	c->has_streamed = true;
+	c->stream_grace = 0;
+	http_buf_borrow(c->server, &c->out, HTTP_OUT_MAX);
+	if (c->is_chunked)
+		buf_append(&c->out, head, http1_chunk_head(head, data->len));
+	http_conn_add_shared(c, data);
+	if (c->is_chunked)
+		buf_append(&c->out, "\r\n", 2);
 	http_conn_kick(c);
 	return true;
 }
@@ -228,7 +278,7 @@ size_t http_stream_queued(const struct http_request *req)
 {
 	const struct pending *p = container_of((uintptr_t)req, const struct pending, req);
 
-	return buf_len(&p->conn->out);
+	return http_conn_unsent(p->conn);
 }
 
 void http_stream_end(struct http_request *req)

@@ -12,6 +12,7 @@
 #define OUT_PAUSE    65536 /* so much unsent: no further request is taken up */
 #define ROUND_READS  16    /* then the other connections get their turn */
 #define LINGER_MS    1000
+#define READ_RATE    16 /* bytes a millisecond that a reader has to take, beside its patience */
 #define LINGER_BYTES (1 << 18)
 
 /* --- transport: all bytes go through these two; TLS would sit here --------------------------- */
@@ -67,6 +68,10 @@ static void conn_set_deadline(struct http_conn *c, enum conn_phase phase)
 	if (phase == PHASE_NONE)
 		return;
 	c->deadline_ms = loop_now_ms(s->loop) + phase_timeout_ms(s, phase);
+	if (phase == PHASE_WRITE) {
+		c->write_from_ms = loop_now_ms(s->loop);
+		c->write_credit_ms = s->config.write_timeout_ms;
+	}
 	if (!loop_timer_is_pending(&c->timer) || c->timer.wheel.due > c->deadline_ms)
 		loop_timer_start(s->loop, &c->timer, c->deadline_ms - loop_now_ms(s->loop));
 }
@@ -75,7 +80,7 @@ static enum conn_phase conn_wanted_phase(const struct http_conn *c)
 {
 	if (c->state == CONN_LINGERING)
 		return PHASE_LINGER;
-	if (buf_len(&c->out))
+	if (http_conn_unsent(c))
 		return PHASE_WRITE;
 	if (c->state != CONN_READING)
 		return PHASE_NONE;
@@ -141,6 +146,8 @@ void http_conn_close(struct http_conn *c)
 	list_remove(&c->node);
 	http_buf_return(s, &c->in);
 	http_buf_return(s, &c->out);
+	http_conn_charge(c);
+	http_shared_put(&c->tail);
 	free(c);
 	s->stats.connections--;
 	http_server_check_stopped(s);
@@ -350,20 +357,36 @@ static void conn_fill(struct http_conn *c)
 		c->is_cut_off = true;
 }
 
+/* Bytes taken earn time, waiting for them is paid: a reader of one byte now and then would hold its
+ * answer for ever. */
+static void conn_write_progress(struct http_conn *c, size_t bytes)
+{
+	uint64_t now_ms = loop_now_ms(c->server->loop);
+
+	if (c->phase != PHASE_WRITE)
+		return;
+	c->write_credit_ms += (int64_t)(bytes / READ_RATE) - (int64_t)(now_ms - c->write_from_ms);
+	c->write_credit_ms = MIN(c->write_credit_ms, (int64_t)c->server->config.write_timeout_ms);
+	c->write_from_ms = now_ms;
+	c->deadline_ms = now_ms + (uint64_t)MAX(c->write_credit_ms, (int64_t)1);
+	if (c->timer.wheel.due > c->deadline_ms)
+		loop_timer_start(c->server->loop, &c->timer, c->deadline_ms - now_ms);
+}
+
 /* Sends what it can. Returns false when the connection is broken. */
 static bool conn_flush(struct http_conn *c)
 {
-	while (buf_len(&c->out) && c->can_write) {
-		ssize_t n = conn_send(c, buf_data(&c->out), buf_len(&c->out));
+	while (http_conn_unsent(c) && c->can_write) {
+		struct str next = http_conn_next_out(c);
+		ssize_t n = conn_send(c, next.p, next.len);
 
 		if (n == -EAGAIN) {
 			c->can_write = false;
 		} else if (n < 0) {
 			return false;
 		} else {
-			buf_consume(&c->out, (size_t)n);
-			if (c->phase == PHASE_WRITE)
-				conn_set_deadline(c, PHASE_WRITE);
+			http_conn_sent(c, (size_t)n);
+			conn_write_progress(c, (size_t)n);
 		}
 	}
 	if (buf_failed(&c->out))
@@ -408,7 +431,7 @@ static bool conn_finish(struct http_conn *c)
 
 static bool conn_may_parse(const struct http_conn *c)
 {
-	return c->state == CONN_READING && !c->closes && !c->is_cut_off &&
+	return c->state == CONN_READING && !c->closes && !c->is_cut_off && !c->tail &&
 	       buf_len(&c->out) < OUT_PAUSE;
 }
 
@@ -427,7 +450,7 @@ static bool conn_advance(struct http_conn *c)
 		/* A peer that hung up while it waits for an answer does not want it any more. */
 		if (c->has_hangup && c->state != CONN_READING)
 			return false;
-		if (c->state == CONN_READING && c->closes && buf_len(&c->out) == 0)
+		if (c->state == CONN_READING && c->closes && http_conn_unsent(c) == 0)
 			return conn_finish(c);
 		if (!conn_may_parse(c))
 			break;
@@ -458,6 +481,7 @@ static void conn_run(struct http_conn *c)
 
 	c->is_running = true;
 	is_alive = conn_advance(c);
+	http_conn_charge(c);
 	c->is_running = false;
 	/* It was busy when the server was told to stop, and is no longer. */
 	if (c->server->is_stopping && conn_wanted_phase(c) == PHASE_IDLE)

@@ -234,6 +234,7 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	DEFAULT(s->config.max_head, 16384);
 	DEFAULT(s->config.max_body, 256UL << 10);
 	DEFAULT(s->config.max_stream_queue, 1UL << 20);
+	DEFAULT(s->config.max_queued, 512UL << 20);
 	DEFAULT(s->config.max_connections, 1024);
 	DEFAULT(s->config.head_timeout_ms, 10000);
 	DEFAULT(s->config.body_timeout_ms, 30000);

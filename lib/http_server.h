@@ -18,6 +18,7 @@
 
 struct http_conn;
 struct http_server;
+struct http_shared;
 struct loop;
 
 #define HTTP_PARAMS_MAX 4
@@ -50,14 +51,15 @@ struct http_request {
 
 /* Zero means the default given here. */
 struct http_server_config {
-	size_t max_head;           /* 16 KiB */
-	size_t max_body;           /* 256 KiB */
-	size_t max_stream_queue;   /* 1 MiB beside the first piece: a slower reader is cut off */
+	size_t max_head;         /* 16 KiB */
+	size_t max_body;         /* 256 KiB */
+	size_t max_stream_queue; /* 1 MiB beside the first piece: a slower reader is cut off */
+	size_t max_queued; /* 512 MiB in large answers that are not sent yet, of all together */
 	uint32_t max_connections;  /* 1024 */
 	uint32_t head_timeout_ms;  /* 10 s from the first byte to the end of the head */
 	uint32_t body_timeout_ms;  /* 30 s for the whole body */
 	uint32_t idle_timeout_ms;  /* 75 s between requests */
-	uint32_t write_timeout_ms; /* 20 s without progress while the peer does not read */
+	uint32_t write_timeout_ms; /* 20 s beside what a reader of 16 KB a second needs */
 	/* Must answer, or remember the request and answer later. */
 	void (*on_request)(struct http_request *req, void *arg);
 	void *arg;
@@ -122,6 +124,23 @@ __attribute__((format(printf, 3, 4))) void http_problem(struct http_request *req
 __attribute__((format(printf, 4, 5))) void http_problem_field(struct http_request *req,
 							      unsigned status, const char *field,
 							      const char *detail, ...);
+
+/* --- bytes that many answers share ---------------------------------------------------------------
+ */
+
+/*
+ * A large body, written once for everybody who asks for the same. Counted: whoever made it puts it
+ * after use; answers that are not sent yet hold it. NULL when out of memory, or when readers are so
+ * slow that max_queued would be passed: answer with 503.
+ */
+struct http_shared *http_shared_new(struct http_request *req, struct str bytes);
+/* NULL inside is fine. */
+void http_shared_put(struct http_shared **shared);
+/* As http_respond, without a copy. */
+void http_respond_shared(struct http_request *req, unsigned status, const char *type,
+			 struct http_shared *body);
+/* As http_stream_write, for the first piece of a stream. */
+bool http_stream_write_shared(struct http_request *req, struct http_shared *data);
 
 /* --- streaming ------------------------------------------------------------------------------- */
 

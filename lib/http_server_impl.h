@@ -22,6 +22,12 @@ enum conn_state {
 /* What the deadline is about. */
 enum conn_phase { PHASE_NONE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_WRITE, PHASE_LINGER };
 
+struct http_shared {
+	struct http_server *server;
+	size_t refs, len;
+	char bytes[];
+};
+
 struct pending {
 	struct http_request req;
 	struct http_conn *conn;
@@ -38,6 +44,11 @@ struct http_conn {
 	struct list node; /* in server->idle or ->busy */
 	struct net_addr peer;
 	struct buf in, out;
+	struct http_shared *tail; /* sent after the first tail_after bytes of `out` */
+	size_t tail_at, tail_after;
+	size_t charged; /* of server->queued, for `out` */
+	uint64_t write_from_ms;
+	int64_t write_credit_ms; /* how long the reader may still let us wait */
 	struct http1_scan scan;
 	struct http1_body body;
 	size_t head_len, body_end, raw_at; /* of a body in progress, offsets into `in` */
@@ -78,6 +89,7 @@ struct http_server {
 	struct list spare_pendings;
 	unsigned spare_pending_count;
 	struct buf scratch;
+	size_t queued;          /* bytes of memory in `out`s and in shared bodies */
 	struct http1_head head; /* of the request being handled */
 	char date[sizeof("Date: \r\n") + CLOCK_HTTP_DATE_LEN];
 	uint64_t date_s;
@@ -98,6 +110,19 @@ struct pending *http_pending_new(struct http_server *s);
 void http_pending_free(struct http_server *s, struct pending *p);
 /* The last connection of a server that stops has gone? */
 void http_server_check_stopped(struct http_server *s);
+
+/* --- http_shared.c --------------------------------------------------------------------------- */
+
+/* Bytes that wait to be sent, the next ones of them, and that so many were sent. */
+size_t http_conn_unsent(const struct http_conn *c);
+struct str http_conn_next_out(const struct http_conn *c);
+void http_conn_sent(struct http_conn *c, size_t n);
+/* Queues shared bytes behind what is in `out`; one at a time. */
+void http_conn_add_shared(struct http_conn *c, struct http_shared *shared);
+/* Brings server->queued up to date with `out`. */
+void http_conn_charge(struct http_conn *c);
+/* Whether so much more may be queued by all connections together. */
+bool http_server_has_room(const struct http_server *s, size_t more);
 
 /* --- http_conn.c ----------------------------------------------------------------------------- */
 

@@ -339,6 +339,8 @@ static int registry_run(struct registry *r)
 
 static void registry_free(struct registry *r)
 {
+	if (r->watch)
+		reg_watch_release(r->watch);
 	http_server_free(&r->server);
 	reg_watch_free(&r->watch);
 	reg_persist_free(&r->persist);

@@ -298,17 +298,25 @@ static void entry_renew(struct reg_store *s, struct reg_entry *e, uint64_t now_m
 }
 
 /* The oldest departures are forgotten; who has not seen them yet needs the full state. */
+static void store_forget_oldest(struct reg_store *s)
+{
+	struct reg_entry *e = container_of(s->departed.next, struct reg_entry, in_app);
+
+	s->history_index = e->index;
+	s->stats.tombstones--;
+	entry_free(s, e);
+}
+
 static void store_forget(struct reg_store *s, uint64_t now_ms)
 {
 	while (!list_empty(&s->departed)) {
-		struct reg_entry *e = container_of(s->departed.next, struct reg_entry, in_app);
+		const struct reg_entry *e = container_of(s->departed.next, struct reg_entry,
+							 in_app);
 
 		if (s->stats.tombstones <= s->config.max_tombstones &&
 		    now_ms - e->renewed_ms < s->config.tombstone_ms)
 			return;
-		s->history_index = e->index;
-		s->stats.tombstones--;
-		entry_free(s, e);
+		store_forget_oldest(s);
 	}
 }
 
@@ -371,10 +379,13 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 
 /* --- changes --------------------------------------------------------------------------------- */
 
-static int store_check_room(const struct reg_store *s, const struct reg_instance *i, bool is_new)
+/* History gives way to what is: the departed are forgotten before anybody is refused. */
+static int store_make_room(struct reg_store *s, const struct reg_instance *i, bool is_new)
 {
 	if (is_new && s->stats.instances >= s->config.max_instances)
 		return -ENOSPC;
+	while (s->stats.bytes + instance_size(i) > s->config.max_bytes && !list_empty(&s->departed))
+		store_forget_oldest(s);
 	return s->stats.bytes + instance_size(i) > s->config.max_bytes ? -ENOSPC : 0;
 }
 
@@ -437,7 +448,7 @@ int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance
 		*index = e->index;
 		return REG_PUT_SAME;
 	}
-	r = store_check_room(s, i, !e);
+	r = store_make_room(s, i, !e);
 	if (r < 0)
 		return r;
 	fresh.override = REG_NO_STATUS;
@@ -466,7 +477,7 @@ int reg_store_restore(struct reg_store *s, struct str app, const struct reg_inst
 
 	if (e)
 		return -EEXIST;
-	r = store_check_room(s, i, true);
+	r = store_make_room(s, i, true);
 	if (r == 0)
 		r = store_add(s, app, i, now_ms, &e);
 	if (r < 0)

@@ -17,6 +17,8 @@
 #define COMMENT_MS     10000 /* a sign of life on idle streams */
 #define EVENT_MAX      (256UL << 20)
 #define EVENT_KEEP     (1UL << 20) /* memory kept between events */
+#define RENDERINGS     8           /* kept until the next change */
+#define SHARE_MIN      16384       /* lists from this size on are written once for all readers */
 
 /* What waits for an app. Exists as long as somebody does. */
 struct topic {
@@ -61,6 +63,16 @@ struct stream {
 	size_t count; /* 0: all apps */
 };
 
+enum rendering_kind { LIST, RESET };
+
+/* A list as it was last written, for the next who asks for the same. */
+struct rendering {
+	struct http_shared *bytes; /* NULL: none */
+	enum rendering_kind kind;
+	uint64_t index;
+	char app[REG_APP_MAX + 1]; /* "": all */
+};
+
 struct reg_watch {
 	struct loop *loop;
 	const struct reg_store *store;
@@ -71,6 +83,8 @@ struct reg_watch {
 	struct loop_task wake;
 	struct loop_timer comment;
 	struct buf event;
+	struct rendering renderings[RENDERINGS];
+	unsigned next_rendering;
 	struct reg_watch_stats stats;
 };
 
@@ -178,17 +192,74 @@ static void add_index(struct http_request *req, uint64_t index)
 						      (unsigned long long)index)));
 }
 
+/* The rendering of this app (p NULL: of all) if there is one that is still true. */
+static struct http_shared *find_rendering(const struct reg_watch *w, enum rendering_kind kind,
+					  struct str app)
+{
+	for (size_t i = 0; i < RENDERINGS; i++) {
+		const struct rendering *r = &w->renderings[i];
+
+		if (r->bytes && r->kind == kind && r->index == reg_store_index(w->store) &&
+		    str_eqz(app, r->app))
+			return r->bytes;
+	}
+	return NULL;
+}
+
+/* In the place of the one that was made the longest ago. */
+static struct http_shared *keep_rendering(struct reg_watch *w, enum rendering_kind kind,
+					  struct str app, struct http_request *req,
+					  struct str bytes)
+{
+	struct rendering *r = &w->renderings[w->next_rendering++ % RENDERINGS];
+
+	http_shared_put(&r->bytes);
+	*r = (struct rendering) {
+		.bytes = http_shared_new(req, bytes),
+		.kind = kind,
+		.index = reg_store_index(w->store),
+	};
+	if (app.len)
+		memcpy(r->app, app.p, app.len);
+	return r->bytes;
+}
+
+static void answer_too_slow(struct http_request *req)
+{
+	http_add_header(req, "Retry-After", STR("5"));
+	http_problem(req, 503, "too many lists wait for readers that are slow");
+}
+
 static void answer_list(struct reg_watch *w, struct http_request *req, const struct filter *f)
 {
-	struct buf *body = http_scratch(req);
+	bool is_whole = !f->zone.p && f->status == REG_NO_STATUS;
+	struct http_shared *shared = is_whole ? find_rendering(w, LIST, f->app) : NULL;
+	struct buf *body;
+
+	if (shared) {
+		add_index(req, reg_store_index(w->store));
+		http_respond_shared(req, 200, "application/json", shared);
+		return;
+	}
+	body = http_scratch(req);
 
 	write_list(w, f, body);
 	if (buf_failed(body)) {
 		http_problem(req, 503, "the list is too large to be written");
 		return;
 	}
+	if (!is_whole || buf_len(body) < SHARE_MIN) {
+		add_index(req, reg_store_index(w->store));
+		http_respond_json(req, 200, buf_str(body));
+		return;
+	}
+	shared = keep_rendering(w, LIST, f->app, req, buf_str(body));
+	if (!shared) {
+		answer_too_slow(req);
+		return;
+	}
 	add_index(req, reg_store_index(w->store));
-	http_respond_json(req, 200, buf_str(body));
+	http_respond_shared(req, 200, "application/json", shared);
 }
 
 /* --- blocking queries ------------------------------------------------------------------------ */
@@ -489,6 +560,44 @@ static int stream_read_index(struct http_request *req, uint64_t *index)
 	return 0;
 }
 
+/* Which rendering a stream's full state is; false when it asks for several apps. */
+static bool stream_app(const struct stream *st, struct str *app)
+{
+	*app = st->count ? str_from(st->subscriptions[0].topic->name) : (struct str) { 0 };
+	return st->count <= 1;
+}
+
+static void stream_end(struct stream *st)
+{
+	struct http_request *req = st->req;
+
+	stream_on_gone(req);
+	http_stream_end(req);
+}
+
+/* Returns false when there is no memory for it, or too much of it in the hands of slow readers. */
+static bool stream_write_reset(struct stream *st)
+{
+	struct reg_watch *w = st->watch;
+	struct http_shared *shared;
+	struct str app;
+	bool is_shared = stream_app(st, &app);
+
+	w->stats.resets++;
+	shared = is_shared ? find_rendering(w, RESET, app) : NULL;
+	if (!shared) {
+		write_reset(w, st, &w->event);
+		if (buf_failed(&w->event))
+			return false;
+		if (!is_shared || buf_len(&w->event) < SHARE_MIN) {
+			http_stream_write(st->req, buf_str(&w->event));
+			return true;
+		}
+		shared = keep_rendering(w, RESET, app, st->req, buf_str(&w->event));
+	}
+	return shared && http_stream_write_shared(st->req, shared);
+}
+
 static void stream_begin(struct stream *st, uint64_t index)
 {
 	struct reg_watch *w = st->watch;
@@ -503,19 +612,15 @@ static void stream_begin(struct stream *st, uint64_t index)
 	buf_reset(&w->event, EVENT_KEEP);
 	if (index == 0 || index < reg_store_history_index(w->store) ||
 	    index > reg_store_index(w->store)) {
-		w->stats.resets++;
-		write_reset(w, st, &w->event);
-	} else {
-		write_missed(w, st, index, &w->event);
-	}
-	if (buf_failed(&w->event)) {
-		struct http_request *req = st->req;
-
-		stream_on_gone(req);
-		http_stream_end(req);
+		if (!stream_write_reset(st))
+			stream_end(st);
 		return;
 	}
-	http_stream_write(st->req, buf_str(&w->event));
+	write_missed(w, st, index, &w->event);
+	if (buf_failed(&w->event))
+		stream_end(st);
+	else
+		http_stream_write(st->req, buf_str(&w->event));
 }
 
 void reg_watch_stream(struct reg_watch *w, struct http_request *req)
@@ -564,11 +669,18 @@ static void watch_on_comment(struct loop_timer *timer)
 	loop_timer_start(w->loop, timer, COMMENT_MS);
 }
 
+void reg_watch_release(struct reg_watch *w)
+{
+	for (size_t i = 0; i < RENDERINGS; i++)
+		http_shared_put(&w->renderings[i].bytes);
+}
+
 void reg_watch_on_change(struct reg_watch *w, const struct reg_entry *entry, enum reg_change change)
 {
 	struct topic *topic = topic_find(w, str_from(reg_entry_app(entry)));
 
 	(void)change;
+	reg_watch_release(w);
 	if (topic)
 		list_splice(&w->woken, &topic->waiters);
 	list_splice(&w->woken, &w->waiters);
@@ -616,11 +728,7 @@ void reg_watch_stop(struct reg_watch *w)
 	loop_cancel(&w->wake);
 	watch_on_wake(&w->wake);
 	list_for_each_safe (node, &w->streams) {
-		struct stream *st = container_of(node, struct stream, node);
-		struct http_request *req = st->req;
-
-		stream_on_gone(req);
-		http_stream_end(req);
+		stream_end(container_of(node, struct stream, node));
 	}
 }
 

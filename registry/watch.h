@@ -19,6 +19,8 @@ void reg_watch_on_change(struct reg_watch *w, const struct reg_entry *entry,
 			 enum reg_change change);
 /* Answers whoever waits and ends the streams: before http_server_stop. */
 void reg_watch_stop(struct reg_watch *w);
+/* Lets go of what the HTTP server counts as its own: before http_server_free. */
+void reg_watch_release(struct reg_watch *w);
 /* When no request of it is left. */
 void reg_watch_free(struct reg_watch **w);
 

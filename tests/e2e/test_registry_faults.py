@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from conftest import is_sanitized
 from procs import wait_until
 
 PATH = "/v1/apps/user/instances/u1"
@@ -41,6 +42,38 @@ def metric(registry, name):
         if line.startswith(name + " "):
             return float(line.split()[1])
     raise AssertionError(f"no metric {name}")
+
+
+def resident_kib(proc):
+    with open(f"/proc/{proc.pid}/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(is_sanitized(), reason="measures memory")
+def test_readers_that_do_not_read_share_the_list(registry):
+    """Sixty of them before a list of several megabytes: it is in memory once or twice."""
+    for number in range(1200):
+        document = instance(metadata={f"k{i}": "v" * 1000 for i in range(7)})
+        path = f"/v1/apps/user/instances/u{number}"
+        assert registry.call("PUT", path, document).status == 201
+    size = len(registry.call("GET", "/v1/apps").body)
+    assert size > 8_000_000, "more than the kernel buffers for one connection"
+    before = resident_kib(registry.proc)
+    readers = []
+    for number in range(60):
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.connect(("127.0.0.1", registry.port))
+        target = ("/v1/apps", "/v1/watch", "/v1/apps/user", "/v1/watch?apps=user")[number % 4]
+        sock.sendall(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        assert sock.recv(15) == b"HTTP/1.1 200 OK"
+        readers.append(sock)
+    after = resident_kib(registry.proc)
+    # One copy each for the four that differ.
+    assert after - before < 8 * size // 1024, f"{before} KiB before, {after} KiB after"
+    assert registry.call("GET", "/v1/apps").status == 200
+    for sock in readers:
+        sock.close()
 
 
 def test_full_disk_while_running(registry):

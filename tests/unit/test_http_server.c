@@ -18,6 +18,7 @@ struct world {
 	struct http_server *server;
 	struct net_addr addr;
 	struct http_request *waiting;
+	struct http_shared *shared; /* for /shared, made by its first request */
 	int gone, stopped;
 	int fd;
 	char got[1 << 20];
@@ -75,6 +76,44 @@ static void handle_stream(struct http_request *req, void *arg)
 	http_stream_start(req, 200, "text/event-stream");
 }
 
+/* 300 KB that all who ask share, or 8 MB: more than a socket takes of a reader that does not read.
+ */
+static void handle_shared(struct http_request *req, void *arg)
+{
+	struct world *w = arg;
+	struct buf *b = http_scratch(req);
+
+	for (unsigned i = 0; i < (req->query.len ? 1000000 : 300000 / 8); i++)
+		buf_printf(b, "%07u\n", i);
+	if (!w->shared)
+		w->shared = http_shared_new(req, buf_str(b));
+	if (w->shared)
+		http_respond_shared(req, 200, "text/plain", w->shared);
+	else
+		http_problem(req, 503, "too much");
+}
+
+/* The same as the first piece of a stream. */
+static void handle_shared_stream(struct http_request *req, void *arg)
+{
+	struct world *w = arg;
+
+	handle_wait(req, arg);
+	http_stream_start(req, 200, "text/plain");
+	assert_true(http_stream_write_shared(req, w->shared));
+	assert_true(http_stream_write(req, STR("afterwards")));
+}
+
+static void handle_large(struct http_request *req, void *arg)
+{
+	struct buf *b = http_scratch(req);
+
+	(void)arg;
+	for (unsigned i = 0; i < 300000; i++)
+		buf_putc(b, 'x');
+	http_respond(req, 200, "text/plain", buf_str(b));
+}
+
 static void handle_local(struct http_request *req, void *arg)
 {
 	(void)arg;
@@ -87,6 +126,9 @@ static const struct http_route routes[] = {
 	{ METHOD_PUT, "/apps/{app}/items/{id}", handle_item, false },
 	{ METHOD_GET, "/wait", handle_wait, false },
 	{ METHOD_GET, "/stream", handle_stream, false },
+	{ METHOD_GET, "/shared", handle_shared, false },
+	{ METHOD_GET, "/shared-stream", handle_shared_stream, false },
+	{ METHOD_GET, "/large", handle_large, false },
 	{ METHOD_POST, "/local", handle_local, true },
 	{ METHOD_GET, "/files/{name*}", handle_item, false },
 };
@@ -134,6 +176,7 @@ static void world_free(struct world *w)
 {
 	if (w->fd >= 0)
 		close(w->fd);
+	http_shared_put(&w->shared);
 	http_server_free(&w->server);
 	loop_free(w->loop);
 	free(w);
@@ -435,6 +478,105 @@ static void streams_in_chunks(void **state)
 	world_free(w);
 }
 
+static void shares_a_body_among_answers(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { .max_queued = 400000 });
+	const char *at;
+
+	/* Two in a pipeline, an own answer between and behind; only one copy fits the bound. */
+	say(w, "GET /shared HTTP/1.1\r\nHost: a\r\n\r\nGET /echo?1 HTTP/1.1\r\nHost: a\r\n\r\n"
+	       "HEAD /shared HTTP/1.1\r\nHost: a\r\n\r\nGET /shared HTTP/1.1\r\nHost: a\r\n\r\n"
+	       "GET /echo?2 HTTP/1.1\r\nHost: a\r\n\r\n");
+	assert_true(hear(w, "GET /echo [2]"));
+	at = strstr(w->got, "Content-Length: 300000\r\n");
+	assert_non_null(at);
+	at = strstr(at, "\r\n\r\n0000000\n0000001\n");
+	assert_non_null(at);
+	at = strstr(at, "\n0037499\nHTTP/1.1 200");
+	assert_non_null(at);
+	at = strstr(at, "GET /echo [1] HTTP/1.1 200");
+	assert_non_null(at);
+	at = strstr(at, "\r\n\r\nHTTP/1.1 200"); /* HEAD */
+	assert_non_null(at);
+	at = strstr(at, "\r\n\r\n0000000\n");
+	assert_non_null(at);
+	assert_non_null(strstr(at, "\n0037499\nHTTP/1.1 200"));
+	w->got_len = 0;
+	say(w, "GET /shared-stream HTTP/1.1\r\nHost: a\r\n\r\n");
+	assert_true(hear(w, "\r\na\r\nafterwards\r\n"));
+	assert_non_null(strstr(w->got, "\r\n\r\n493e0\r\n0000000\n"));
+	assert_non_null(strstr(w->got, "\n0037499\n\r\na\r\nafterwards"));
+	world_free(w);
+}
+
+static int ask_and_not_read(struct world *w)
+{
+	static const char ask[] = "GET /shared?large HTTP/1.1\r\nHost: a\r\n\r\n";
+	int fd = net_connect(&w->addr), small = 2048;
+
+	assert_true(fd >= 0);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	step(w, 10);
+	assert_int_equal(send(fd, ask, sizeof(ask) - 1, MSG_NOSIGNAL), sizeof(ask) - 1);
+	for (int i = 0; i < 3; i++)
+		step(w, 10);
+	return fd;
+}
+
+/* Readers that do not read hold one copy together, and others are told when too much waits. */
+static void bounds_what_waits_for_slow_readers(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { .max_queued = 16200000 });
+	int fds[21];
+
+	for (int i = 0; i < 20; i++)
+		fds[i] = ask_and_not_read(w);
+	/* A second copy of 8 MB fits, for as long as a reader needs it. */
+	http_shared_put(&w->shared);
+	fds[20] = ask_and_not_read(w);
+	assert_non_null(w->shared);
+	http_shared_put(&w->shared);
+	for (int is_over = 1; is_over >= 0; is_over--) {
+		w->got_len = 0;
+		say(w, "GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+		assert_true(hear(w, is_over ? "HTTP/1.1 503" : "HTTP/1.1 200"));
+		while (!is_over && w->got_len < 300000)
+			hear(w, NULL);
+		/* What is small is always answered. */
+		w->got_len = 0;
+		say(w, "GET /echo?small HTTP/1.1\r\nHost: a\r\n\r\n");
+		assert_true(hear(w, "[small]"));
+		if (is_over)
+			close(fds[20]);
+		step(w, 10);
+	}
+	for (int i = 0; i < 20; i++)
+		close(fds[i]);
+	world_free(w);
+}
+
+/* A byte now and then is progress, but the answer is not kept for it for ever. */
+static void closes_on_a_reader_that_trickles(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { .write_timeout_ms = 300 });
+	uint64_t until_ms = clock_mono_ms() + 3000;
+	int small = 2048;
+	char byte;
+
+	setsockopt(w->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small));
+	for (int i = 0; i < 20; i++)
+		say(w, "GET /shared HTTP/1.1\r\nHost: a\r\n\r\n");
+	assert_true(hear(w, "HTTP/1.1 200"));
+	while (http_server_stats(w->server)->connections && clock_mono_ms() < until_ms) {
+		step(w, 20);
+		if (recv(w->fd, &byte, 1, 0) < 0 && errno != EAGAIN)
+			break;
+	}
+	assert_int_equal(http_server_stats(w->server)->connections, 0);
+	assert_int_equal(http_server_stats(w->server)->timeouts, 1);
+	world_free(w);
+}
+
 static void cuts_off_a_slow_reader(void **state)
 {
 	struct world *w = world_new((struct http_server_config) { .max_stream_queue = 65536 });
@@ -685,6 +827,9 @@ int main(void)
 		cmocka_unit_test(answers_later),
 		cmocka_unit_test(tells_when_the_peer_is_gone),
 		cmocka_unit_test(streams_in_chunks),
+		cmocka_unit_test(shares_a_body_among_answers),
+		cmocka_unit_test(bounds_what_waits_for_slow_readers),
+		cmocka_unit_test(closes_on_a_reader_that_trickles),
 		cmocka_unit_test(cuts_off_a_slow_reader),
 		cmocka_unit_test(deadlines_end_what_does_not_move),
 		cmocka_unit_test(each_request_has_its_own_deadline),

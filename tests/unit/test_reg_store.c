@@ -238,6 +238,22 @@ static void is_bounded(void **state)
 	reg_store_free(&s);
 }
 
+static void forgets_the_departed_before_it_refuses(void **state)
+{
+	struct reg_store *s = store_with((struct reg_store_config) { .max_bytes = 300 });
+	char id[16];
+
+	for (int n = 0; n < 20; n++) {
+		snprintf(id, sizeof(id), "i%d", n);
+		assert_int_equal(put(s, id, 30, 0), REG_PUT_NEW);
+		assert_int_equal(reg_store_remove(s, APP, str_from(id), 0), 0);
+	}
+	assert_int_equal(put(s, "last", 30, 0), REG_PUT_NEW);
+	assert_non_null(reg_store_find(s, APP, STR("last")));
+	assert_true(reg_store_stats(s)->bytes <= 300);
+	reg_store_free(&s);
+}
+
 static void name_of(char out[static 16], int n)
 {
 	snprintf(out, 16, "i%d", n);
@@ -455,6 +471,7 @@ int main(void)
 		cmocka_unit_test(tells_what_changed_since),
 		cmocka_unit_test(forgets_old_departures),
 		cmocka_unit_test(is_bounded),
+		cmocka_unit_test(forgets_the_departed_before_it_refuses),
 		cmocka_unit_test(single_deaths_always_expire),
 		cmocka_unit_test(holds_everything_when_renewals_collapse),
 		cmocka_unit_test(preservation_ends_by_itself),
