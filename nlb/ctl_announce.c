@@ -17,12 +17,13 @@ static int run_announce(const struct nlbctl_options *o, char **args)
 const struct command command_withdraw = {
 	.name = "withdraw",
 	.run = run_withdraw,
-	.summary = "take VIPs with \"announce\" off their interface, so that routers go elsewhere",
-	.help = "Packets that still arrive are forwarded. Before work on this host: withdraw, wait "
+	.summary = "have routers send clients elsewhere",
+	.help = "Takes VIPs with \"announce\" off their interface, so that the routing daemon\n"
+		"withdraws them. Packets that still arrive are forwarded. Before work on this "
+		"host:\n"
+		"withdraw, wait until `nlbctl top` shows no more traffic, then stop nlbd. Holds "
 		"until\n"
-		"`nlbctl top` shows no more traffic, then stop nlbd. Holds until `nlbctl announce` "
-		"or the\n"
-		"end of nlbd.\n",
+		"`nlbctl announce` or the end of nlbd.\n",
 };
 
 const struct command command_announce = {

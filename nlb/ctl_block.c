@@ -121,6 +121,6 @@ const struct command command_unblock = {
 const struct command command_blocked = {
 	.name = "blocked",
 	.run = run_blocked,
-	.summary = "the sources that are blocked, for how long, and what was dropped",
+	.summary = "these sources, for how long, and what was dropped",
 	.help = "DROPPED is not exact under load: CPUs count without waiting for each other.\n",
 };

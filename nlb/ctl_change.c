@@ -88,7 +88,7 @@ const struct command command_detach = {
 	.min = 1,
 	.max = 1,
 	.run = run_detach,
-	.summary = "end forwarding: takes program and maps away (stop nlbd first)",
+	.summary = "end forwarding (stop nlbd first)",
 	.help = "Every connection through this load balancer ends, and what it remembered is "
 		"lost.\n",
 };

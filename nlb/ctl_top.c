@@ -501,7 +501,7 @@ const struct command command_top = {
 	.name = "top",
 	.takes = TAKES_INTERVAL | TAKES_COUNT,
 	.run = run_top,
-	.summary = "live rates of each VIP and gateway, and of what is dropped",
+	.summary = "live rates of VIPs, gateways and what is dropped",
 	.help = "Options:\n"
 		"  --interval TIME  between two looks: 0.5, 1 (default), 10s, 1m\n"
 		"  --count N        end after so many\n"
