@@ -1,5 +1,6 @@
 #!/bin/busybox sh
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash
 # The first and only program of the virtual machine that run.py boots: runs what is in /tests and
 # attaches the load balancer to a virtio-net device, says on the console how each went, switches off.
 # Busybox's shell would prefer its own ip to iproute2's, which the tests need.
@@ -35,7 +36,9 @@ say() {
 	fi
 }
 json_has() {
-	nlbctl --json status >/tmp/status && grep -q "$1" /tmp/status || { cat /tmp/status /tmp/nlbd; false; }
+	if nlbctl --json status >/tmp/status && grep -q "$1" /tmp/status; then return 0; fi
+	cat /tmp/status /tmp/nlbd
+	return 1
 }
 balancer_forwards() {
 	nlbd -c /nlb.json >/tmp/nlbd 2>&1 &
