@@ -214,9 +214,10 @@ int gateway_reload(struct gateway *g, struct buf *out)
 	} else {
 		snapshot_put(&g->snapshot);
 		g->snapshot = fresh;
+		/* Instances first: a new route's first request finds them. */
+		pools_update(g->pools);
 		for (unsigned i = 0; i < g->worker_count; i++)
 			worker_post_conf(g->workers[i], confs[i]);
-		pools_update(g->pools);
 		reopen_records(g, out);
 		report(&errors, g->config_file, NULL);
 		g->reloads++;

@@ -92,6 +92,12 @@ struct health_check *health_start(struct http_client *http, struct loop *loop,
 	return c;
 }
 
+void health_adopt(struct health_check *c, const struct gw_health *conf, void *arg)
+{
+	c->conf = *conf;
+	c->arg = arg;
+}
+
 void health_stop(struct health_check **cp)
 {
 	struct health_check *c = *cp;

@@ -17,6 +17,9 @@ struct health_check *health_start(struct http_client *http, struct loop *loop,
 				  void (*on_change)(struct health_check *check, bool is_up,
 						    const char *why, void *arg),
 				  void *arg);
+/* After a reload: goes on with what it knows, by another configuration (copied but for its strings)
+ * and for another owner. */
+void health_adopt(struct health_check *check, const struct gw_health *conf, void *arg);
 /* NULL inside is fine. */
 void health_stop(struct health_check **check);
 bool health_is_up(const struct health_check *check);

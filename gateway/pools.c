@@ -95,7 +95,7 @@ static void pool_free_members(struct pool *p)
 static void pool_replace(struct pool *p, struct member *fresh, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		for (size_t j = 0; j < p->count && !fresh[i].check; j++) {
+		for (size_t j = 0; j < p->count && p->conf->health.path.p && !fresh[i].check; j++) {
 			if (net_addr_eq(&fresh[i].addr, &p->members[j].addr))
 				fresh[i].check = TAKE_PTR(p->members[j].check);
 		}
@@ -277,13 +277,31 @@ struct pools *pools_new(struct gateway *g, struct err *err)
 	return p;
 }
 
-static void drop_pools(struct pools *p)
+static void drop_pools(struct pool *pools, size_t count)
 {
-	for (size_t i = 0; i < p->count; i++)
-		pool_free_members(&p->pools[i]);
-	free(p->pools);
-	p->pools = NULL;
-	p->count = 0;
+	for (size_t i = 0; i < count; i++)
+		pool_free_members(&pools[i]);
+	free(pools);
+}
+
+/* What the checks found out survives a reload, or each would send requests to instances that are
+ * known to be dead. */
+static void pool_inherit(struct pool *fresh, struct pool *old, size_t count)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (!str_eq(old[i].conf->name, fresh->conf->name))
+			continue;
+		fresh->count = old[i].count;
+		fresh->members = TAKE_PTR(old[i].members);
+		old[i].count = 0;
+		for (size_t j = 0; j < fresh->count; j++) {
+			if (!fresh->conf->health.path.p)
+				health_stop(&fresh->members[j].check);
+			else if (fresh->members[j].check)
+				health_adopt(fresh->members[j].check, &fresh->conf->health, fresh);
+		}
+		return;
+	}
 }
 
 void pools_free(struct pools **pp)
@@ -293,7 +311,7 @@ void pools_free(struct pools **pp)
 	if (!p)
 		return;
 	*pp = NULL;
-	drop_pools(p);
+	drop_pools(p->pools, p->count);
 	list_for_each_safe (node, &p->apps)
 		app_free(container_of(node, struct app, node));
 	reg_client_free(&p->registry);
@@ -304,11 +322,11 @@ void pools_free(struct pools **pp)
 
 void pools_update(struct pools *p)
 {
-	struct snapshot *snapshot = p->gateway->snapshot;
+	struct snapshot *snapshot = p->gateway->snapshot, *old_snapshot = p->snapshot;
 	const struct gw_conf *conf = &snapshot->conf;
+	struct pool *old = p->pools;
+	size_t old_count = p->count;
 
-	drop_pools(p);
-	snapshot_put(&p->snapshot);
 	p->snapshot = snapshot_ref(snapshot);
 	p->pools = calloc(conf->services_count + 1, sizeof(*p->pools));
 	if (!p->pools)
@@ -317,7 +335,10 @@ void pools_update(struct pools *p)
 	for (size_t i = 0; i < p->count; i++) {
 		p->pools[i].pools = p;
 		p->pools[i].conf = &conf->services[i];
+		pool_inherit(&p->pools[i], old, old_count);
 	}
+	drop_pools(old, old_count);
+	snapshot_put(&old_snapshot);
 	for (size_t i = 0; i < p->count; i++) {
 		if (!p->pools[i].conf->discover.p)
 			pool_use_conf(&p->pools[i]);

@@ -14,8 +14,8 @@ struct pools;
  * sentence in err. */
 struct pools *pools_new(struct gateway *g, struct err *err);
 void pools_free(struct pools **p);
-/* Takes the gateway's current snapshot over and hands all lists to the workers, which must have
- * theirs already. */
+/* Takes the gateway's current snapshot over and hands all lists that are known to the workers: at a
+ * reload before they get the configuration that uses them. */
 void pools_update(struct pools *p);
 /* Every service that is discovered has a list, or its registry was asked long enough. */
 bool pools_are_ready(const struct pools *p);

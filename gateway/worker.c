@@ -235,10 +235,11 @@ struct members_order {
 static void run_members_order(struct loop_task *task)
 {
 	struct members_order *order = container_of(task, struct members_order, task);
-	struct service *s = find_service(order->worker, order->service);
+	struct service *s = get_service(order->worker, order->service);
 
-	if (s)
-		service_set_members(s, order->members, order->count);
+	/* One that no configuration names yet is that of the configuration posted next. */
+	service_set_members(s, order->members, order->count);
+	service_put(s);
 	free(order);
 }
 

@@ -15,7 +15,12 @@
 #define TRIED_MAX   8
 #define INTERIM_MAX 16 /* 1xx responses before the final one */
 
-enum phase { PHASE_CONNECT, PHASE_RESPONSE, PHASE_BODY };
+enum phase {
+	PHASE_LIST,
+	/* for the service's instances */ PHASE_CONNECT,
+	PHASE_RESPONSE,
+	PHASE_BODY
+};
 
 struct exchange {
 	struct request *r;
@@ -30,6 +35,7 @@ struct exchange {
 	struct http1_body decoder;         /* of the response */
 	struct endpoint *tried[TRIED_MAX]; /* held */
 	unsigned tried_count, retries_left, interim;
+	struct service_waiter waiter; /* in PHASE_LIST */
 	enum phase phase;
 	struct loop_timer timer;
 	uint64_t phase_deadline_ms, request_deadline_ms;
@@ -158,6 +164,7 @@ static void end_attempt(struct exchange *x, enum endpoint_outcome outcome)
 static void detach(struct exchange *x)
 {
 	x->is_done = true;
+	list_remove(&x->waiter.node);
 	loop_timer_stop(x->r->worker->loop, &x->timer);
 	for (unsigned i = 0; i < x->tried_count; i++)
 		endpoint_put(x->tried[i]);
@@ -281,7 +288,7 @@ static bool sink_data(struct request *r, struct str data)
 {
 	struct exchange *x = exchange_of(r);
 
-	if (x->can_replay && x->body_total + data.len > REPLAY_MAX && x->phase != PHASE_CONNECT) {
+	if (x->can_replay && x->body_total + data.len > REPLAY_MAX && x->phase >= PHASE_RESPONSE) {
 		/* Too long to keep for another attempt. */
 		x->can_replay = false;
 		buf_consume(&x->body, x->body_sent);
@@ -301,7 +308,7 @@ static bool sink_data(struct request *r, struct str data)
 		give_up(x, 503, REASON_INTERNAL, "out of memory");
 		return false;
 	}
-	if (x->u && x->phase != PHASE_CONNECT)
+	if (x->u && x->phase >= PHASE_RESPONSE)
 		send_more(x);
 	return !x->is_done && buf_len(&x->body) - x->body_sent < BODY_HIGH;
 }
@@ -313,7 +320,7 @@ static void sink_end(struct request *r)
 	x->body_complete = true;
 	if (x->is_chunked)
 		buf_append(&x->body, "0\r\n\r\n", 5);
-	if (x->u && x->phase != PHASE_CONNECT)
+	if (x->u && x->phase >= PHASE_RESPONSE)
 		send_more(x);
 }
 
@@ -567,6 +574,9 @@ static void on_timer(struct loop_timer *timer)
 		give_up(x, 504, REASON_REQUEST_TIMEOUT, "the request took too long");
 	} else if (now < x->phase_deadline_ms) {
 		arm(x);
+	} else if (x->phase == PHASE_LIST) {
+		give_up(x, 503, REASON_NO_INSTANCE,
+			"the instances of the service are not known yet");
 	} else if (x->phase == PHASE_CONNECT) {
 		attempt_failed(x, 504, REASON_CONNECT_TIMEOUT,
 			       "no connection to the service in time");
@@ -577,6 +587,11 @@ static void on_timer(struct loop_timer *timer)
 		attempt_failed(x, 504, REASON_RESPONSE_TIMEOUT,
 			       "the service did not answer in time");
 	}
+}
+
+static void on_known(struct service_waiter *waiter)
+{
+	exchange_attempt(container_of(waiter, struct exchange, waiter));
 }
 
 /* Our own shortage: another instance would not help, and none is to blame. */
@@ -600,6 +615,12 @@ static void exchange_attempt(struct exchange *x)
 	x->head_sent = x->body_sent = 0;
 	x->scan = (struct http1_scan) { 0 };
 	x->interim = 0;
+	if (!x->service->is_known) {
+		/* Just named by a reload, or we just started: its list is on its way. */
+		list_add_tail(&x->service->waiters, &x->waiter.node);
+		set_phase(x, PHASE_LIST, r->service->connect_timeout_ms);
+		return;
+	}
 	x->endpoint = service_choose(x->service, x->tried, x->tried_count);
 	if (!x->endpoint) {
 		if (x->tried_count)
@@ -654,6 +675,8 @@ void exchange_start(struct request *r, struct service *s)
 	x->can_replay = true;
 	x->body_complete = !r->has_body;
 	x->timer.on_fire = on_timer;
+	x->waiter.on_known = on_known;
+	list_init(&x->waiter.node);
 	x->phase_deadline_ms = UINT64_MAX;
 	x->request_deadline_ms = r->service->request_timeout_ms
 					 ? r->begin_ns / NSEC_PER_MSEC +

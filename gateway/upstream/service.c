@@ -24,6 +24,7 @@ struct service *service_new(struct worker *w, struct str name)
 	memcpy(s + 1, name.p, name.len);
 	s->name = str_of((char *)(s + 1), name.len);
 	s->retry_budget = RETRY_START;
+	list_init(&s->waiters);
 	return s;
 }
 
@@ -112,6 +113,13 @@ void service_set_members(struct service *s, const struct service_member *members
 	s->endpoints = fresh;
 	s->count = n;
 	s->is_known = true;
+	while (!list_empty(&s->waiters)) {
+		struct service_waiter *waiter = container_of(s->waiters.next, struct service_waiter,
+							     node);
+
+		list_remove(&waiter->node);
+		waiter->on_known(waiter);
+	}
 }
 
 /* --- choosing

@@ -43,6 +43,13 @@ struct service {
 	uint64_t latency_us;   /* average over all, stands in for an instance not known yet */
 	uint64_t retry_budget; /* in thousandths of a retry */
 	bool is_known;         /* a list, perhaps an empty one, has come in */
+	struct list waiters;   /* service_waiters, until then */
+};
+
+/* Somebody who waits for the first list. Taken off the list before the call. */
+struct service_waiter {
+	struct list node;
+	void (*on_known)(struct service_waiter *waiter);
 };
 
 /* An instance as told by configuration or registry. */
