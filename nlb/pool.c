@@ -447,6 +447,9 @@ static void set_check(struct gateway *gw)
 	const struct vip *vip = gw->vip;
 
 	if (vip->plan) {
+		/* Whoever is in use when checks are switched on stays so until the first result. */
+		if (!gw->check.is_running)
+			gw->was_usable |= gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING;
 		check_start(&gw->check, &vip->pools->tools, vip->plan, &gw->address, &gw->hop);
 		return;
 	}
