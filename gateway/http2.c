@@ -977,6 +977,9 @@ static bool receive(struct http2 *h)
 
 	n = nghttp2_session_mem_recv(h->session, (const uint8_t *)buf_data(&c->in),
 				     buf_len(&c->in));
+	/* nghttp2's own bound on answers that wait, reached within one read. */
+	if (n == NGHTTP2_ERR_FLOODED)
+		spend(h, PATIENCE_FULL);
 	if (n < 0)
 		return false;
 	spend(h, COST_FRAME * (int)count_frames(h, str_of(buf_data(&c->in), (size_t)n)));

@@ -3,6 +3,7 @@
 
 import json
 import re
+import socket
 import struct
 import threading
 import time
@@ -171,6 +172,24 @@ def test_streams_before_the_limit_is_known(rig, services):
     assert refused and len(seen(services)) == 220 - len(refused)
 
 
+LARGE_HEAD = {"max_head_bytes": 262144, "max_fields": 128, "head_timeout_ms": 3000}
+
+
+def test_head_beyond_64_kib_when_it_is_allowed(start_rig):
+    rig = start_rig(LARGE_HEAD)
+    fields = [(f"x{i}", "y" * 1000) for i in range(80)]
+    assert rig.ask("GET", "/ping", fields).status == 200
+    with h2.Session(rig.ports["plain"]) as session:
+        session.settle()
+        block = h2.head("/ping", fields=fields)
+        pieces = [block[at : at + 16384] for at in range(0, len(block), 16384)]
+        session.send(h2.frame(h2.HEADERS, h2.END_STREAM, 1, pieces[0]))
+        for piece in pieces[1:-1]:
+            session.send(h2.frame(h2.CONTINUATION, 0, 1, piece))
+        session.send(h2.frame(h2.CONTINUATION, h2.END_HEADERS, 1, pieces[-1]))
+        assert session.answer(1) == (200, b"pong")
+
+
 # --- floods -------------------------------------------------------------------------------------
 
 FREE_FRAMES = {
@@ -316,3 +335,23 @@ def test_response_taken_slowly_but_steadily_is_not(start_rig):
                 assert got.kind != h2.RST_STREAM, got
                 received += len(got.payload) if got.kind == h2.DATA else 0
         assert received == 6000
+
+
+def test_reader_of_http1_that_trickles_is_ended(start_rig):
+    """More than the kernel buffers, read by a few bytes now and then."""
+    rig = start_rig({"write_timeout_ms": 700})
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", rig.ports["plain"]))
+    with sock:
+        sock.sendall(b"GET /echo/x?fault=bytes=100000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        record = None
+        deadline = time.monotonic() + 15
+        while not record and time.monotonic() < deadline:
+            try:
+                sock.recv(64)
+            except OSError:
+                pass
+            time.sleep(0.05)
+            record = next((r for r in rig.records() if r["bytes_out"] > 0), None)
+        assert record and record["bytes_out"] < 100_000_000

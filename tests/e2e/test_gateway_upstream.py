@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The gateway and services that misbehave: what must never reach another request or client."""
 
+import os
+import resource
+import socket
 import threading
 import time
 
 import pytest
 
 from conftest import assert_problem, headers_of
+from procs import wait_until
 from scripted import Scripted
 
 
@@ -155,6 +159,37 @@ def test_restarted_service_loses_no_request(scripted, start_rig):
         for sock in list(service.open):
             sock.shutdown(2)
         assert rig.ask("GET", "/s/x").status == 200
+
+
+# --- our own shortage ---------------------------------------------------------------------------
+
+
+def descriptors(proc):
+    return {int(name) for name in os.listdir(f"/proc/{proc.pid}/fd")}
+
+
+def test_lack_of_descriptors_is_not_held_against_a_service(scripted, start_rig):
+    def serve(peer):
+        peer.read_head()
+        peer.answer()
+
+    service = scripted(serve)
+    rig = start_rig({"s": service_of(service.address)})
+    with rig.connect() as connection:
+        assert connection.request("GET", "/s/x", [("Connection", "keep-alive")]).status == 200
+        used = descriptors(rig.proc)
+        for sock in list(service.open):  # the kept connection goes, a new one is needed
+            sock.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: used - descriptors(rig.proc), "it is closed")
+        free = min(used - descriptors(rig.proc))
+        soft, hard = resource.prlimit(rig.proc.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(rig.proc.pid, resource.RLIMIT_NOFILE, (free, hard))
+        for _ in range(10):
+            assert_problem(connection.request("GET", "/s/x"), 503)
+        resource.prlimit(rig.proc.pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert connection.request("GET", "/s/x").status == 200
+    text = rig.admin("GET", "/metrics").body.decode()
+    assert 'reason="internal"} 10' in text, text
 
 
 # --- what the service learns of the client -----------------------------------------------------
