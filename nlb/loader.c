@@ -17,6 +17,7 @@
 #include "lib/clock.h"
 #include "lib/log.h"
 #include "nlb.skel.h"
+#include "nlb/link.h"
 #include "nlb/lock.h"
 
 #define MTU_USUAL 1500
@@ -359,6 +360,26 @@ void loader_set_flag(struct loader *l, uint32_t flag, bool on)
 	bpf_map_update_elem(l->maps.config, &zero, &l->config, BPF_ANY);
 }
 
+/* What people would like to know of how it was attached. */
+static void tell_attached(const struct pins *p, enum pins_mode mode)
+{
+	/* Merged packets are larger than any tunnel, and XDP never sees the single ones. */
+	static const struct {
+		const char *feature, *option;
+	} merging[] = { { "rx-lro", "lro" }, { "rx-gro-hw", "rx-gro-hw" } };
+
+	if (mode == PINS_GENERIC && p->native_rc)
+		log_warn("interface=%s: its driver does not take a program in native mode (%s): "
+			 "generic mode is used, which is several times slower",
+			 p->interface, strerror(-p->native_rc));
+	for (size_t i = 0; i < ARRAY_SIZE(merging); i++) {
+		if (link_feature(p->interface, merging[i].feature) == 1)
+			log_warn("interface=%s: %s is on, which merges packets before they are "
+				 "forwarded, and then they do not fit: ethtool -K %s %s off",
+				 p->interface, merging[i].feature, p->interface, merging[i].option);
+	}
+}
+
 /* Whether they can be had is found out before packets meet the program on any of them. */
 static int open_others(struct loader *l, const struct nlb_conf *conf, struct err *err)
 {
@@ -386,6 +407,7 @@ static int attach_others(struct loader *l, struct err *err)
 
 		if (rc)
 			return rc;
+		tell_attached(&l->others[i], l->other_modes[i]);
 	}
 	pins_keep_others(&l->pins, l->others, l->other_count);
 	return 0;
@@ -414,7 +436,10 @@ int loader_attach(struct loader *l, const struct nlb_conf *conf, struct err *err
 		return attach_others(l, err);
 	}
 	rc = pins_attach(&l->pins, bpf_program__fd(l->skel->progs.nlb), &l->mode, err);
-	return rc ? rc : attach_others(l, err);
+	if (rc)
+		return rc;
+	tell_attached(&l->pins, l->mode);
+	return attach_others(l, err);
 }
 
 bool loader_is_waiting(const struct loader *l)

@@ -17,6 +17,7 @@
 #include <sys/vfs.h>
 
 #include "lib/cleanup.h"
+#include "nlb/link.h"
 #include "nlb/lock.h"
 
 #define LAYOUT_PIN  "layout"
@@ -173,6 +174,16 @@ static int check_foreign(const struct pins *p, struct err *err)
 	    info.xdp.ifindex == p->ifindex)
 		return 0;
 	program_name(id, name);
+	if (strcmp(name, "decap") == 0)
+		return err_set(err, -EBUSY,
+			       "interface %s has the decapsulating program of a gateway host, and "
+			       "takes only one; take that off first: nlbctl decap detach %s",
+			       p->interface, p->interface);
+	if (strcmp(name, "nlb") == 0)
+		return err_set(err, -EBUSY,
+			       "interface %s has the forwarding program of a load balancer, and "
+			       "takes only one; take that off first: nlbctl detach %s",
+			       p->interface, p->interface);
 	return err_set(
 		err, -EBUSY,
 		"interface %s has an XDP program of somebody else (\"%s\", id %u), which is never "
@@ -429,7 +440,7 @@ static enum pins_mode attached_mode(const struct pins *p)
 	return PINS_NATIVE;
 }
 
-static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
+static int attach_anew(struct pins *p, int prog_fd, enum pins_mode *mode, struct err *err)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, opts);
 	CLEANUP(cleanup_close) int fd = -1;
@@ -439,6 +450,7 @@ static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, 
 		opts.flags = XDP_FLAGS_DRV_MODE;
 		fd = bpf_link_create(prog_fd, (int)p->ifindex, BPF_XDP, &opts);
 		rc = fd < 0 ? -errno : 0;
+		p->native_rc = rc;
 	}
 	if (fd < 0 && *mode != PINS_NATIVE) {
 		opts.flags = XDP_FLAGS_SKB_MODE;
@@ -453,13 +465,18 @@ static int attach_anew(const struct pins *p, int prog_fd, enum pins_mode *mode, 
 			"interface %s has an XDP program of somebody else; take it off first: "
 			"ip link set dev %s xdp off",
 			p->interface, p->interface);
+	if (rc && link_feature(p->interface, "rx-lro") == 1)
+		return err_set(err, rc,
+			       "interface %s does not take an XDP program in %s mode (%s) while "
+			       "large receive offload is on: ethtool -K %s lro off",
+			       p->interface, pins_mode_name(*mode), strerror(-rc), p->interface);
 	if (rc)
-		return err_set(
-			err, rc,
-			"interface %s does not take an XDP program in %s mode (%s); a driver "
-			"without "
-			"XDP needs \"generic\", and an MTU over one page or LRO have to be off",
-			p->interface, pins_mode_name(*mode), strerror(-rc));
+		return err_set(err, rc,
+			       "interface %s does not take an XDP program in %s mode (%s): its "
+			       "driver has no XDP (use \"generic\"), or its MTU of %u is more than "
+			       "one page holds",
+			       p->interface, pins_mode_name(*mode), strerror(-rc),
+			       link_mtu(p->interface));
 	*mode = attached_mode(p);
 	return pin_again(p, p->link, fd, err);
 }

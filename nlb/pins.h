@@ -18,6 +18,7 @@ struct pins {
 	char interface[16];
 	char link[24]; /* name of the pinned attachment */
 	uint32_t ifindex;
+	int native_rc;  /* why PINS_AUTO became generic; 0: it did not */
 	bool was_empty; /* nothing was pinned here when we came: take all back if we fail */
 };
 
