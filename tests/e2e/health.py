@@ -9,6 +9,7 @@ output when it was asked.
 
 import http.server
 import json
+import socket
 import ssl
 import sys
 import time
@@ -35,13 +36,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    address_family = socket.AF_INET6
+
+    def server_bind(self):
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def handle_error(self, *_):
         pass  # a check that gives up is ordinary
 
 
 def main(port, told, *identity):
-    server = Server(("0.0.0.0", int(port)), Handler)
+    server = Server(("::", int(port)), Handler)
     server.told = told
     if identity:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("lab_possible")
 HERE = os.path.dirname(os.path.abspath(__file__))
 QUICK = {"interval_ms": 100, "timeout_ms": 100, "rise": 1, "fall": 1}
 SLOWER = {"interval_ms": 200, "timeout_ms": 200, "rise": 2, "fall": 2}
+VIP6 = "2001:db8:0:10::10"
 NO_ANSWER = "tunnel: no answer from the VIP (decapsulation attached? VIP on lo?)"
 
 
@@ -147,6 +148,49 @@ def test_gateway_that_clients_cannot_use_gets_no_traffic(make_chain, encapsulati
             lambda: host.run(nlbctl, "decap", "attach", "eth0", "--source", NLB),
         )
     assert set(chain.spread(40)) == {"gw1", "gw2"}
+
+
+@pytest.mark.parametrize("encapsulation", ["gue", "ipip", "l2"])
+def test_tunnel_is_tried_in_every_mix_of_families(make_chain, encapsulation):
+    chain = make_chain(gateways=1, encapsulation=encapsulation)
+    host = chain.gateways["gw1"]
+    nlbctl = chain.program("nlbctl")
+    chain.nlb.ip("address", "add", "fd00::2/64", "dev", "eth0", "nodad")
+    host.ip("address", "add", "fd00::11/64", "dev", "eth0", "nodad")
+    host.ip("address", "add", f"{VIP6}/128", "dev", "lo")
+    decap = [nlbctl, "decap", "attach", "eth0", "--source", NLB, "--source", "fd00::2"]
+    host.run(*decap)
+    document = chain.config()
+    template = {**document["vips"][0], "health": {**SLOWER, "fall": 1, "type": "http"}}
+    document["vips"] = []
+    for port, gateway in ((8000, "10.0.0.11"), (8001, "fd00::11")):
+        Endpoint(chain, "gw1", port)
+        for address in (VIP, VIP6):
+            name = f"{4 if address == VIP else 6}in{6 if ':' in gateway else 4}"
+            where = {"name": name, "address": address, "port": port}
+            document["vips"].append({**template, **where, "gateways": [{"address": gateway}]})
+    chain.config_path = chain.lab.write_json(document, "nlb.json")
+    chain.start_nlbd()
+
+    def wait_all(state, *vips, why=""):
+        def reached():
+            rows = [g for g in json.loads(chain.nlbctl("gateways")) if g["vip"] in vips]
+            return len(rows) == len(vips) and all((g["state"], g["why"]) == (state, why) for g in rows)
+
+        wait_until(reached, f"{vips} are {state}", 10.0, chain.nlbd)
+
+    every = ("4in4", "6in4", "4in6", "6in6")
+    wait_all("up", *every)
+    host.run("ip", "address", "del", f"{VIP6}/128", "dev", "lo")
+    wait_all("down", "6in4", "6in6", why=NO_ANSWER)
+    wait_all("up", "4in4", "4in6")
+    host.run("ip", "address", "add", f"{VIP6}/128", "dev", "lo")
+    wait_all("up", *every)
+    if encapsulation != "l2":
+        host.run(nlbctl, "decap", "detach", "eth0")
+        wait_all("down", *every, why=NO_ANSWER)
+        host.run(*decap)
+        wait_all("up", *every)
 
 
 def test_refusal_through_the_tunnel_is_told_from_silence(make_chain):
