@@ -143,7 +143,7 @@ static __always_inline void *answer_open(struct xdp_md *ctx, __u32 l3_offset, __
 {
 	struct link_header link;
 
-	if (!link_save(ctx, l3_offset, &link) || bpf_xdp_adjust_tail(ctx, quote - (int)len))
+	if (!link_save(ctx, &link) || bpf_xdp_adjust_tail(ctx, quote - (int)len))
 		return NULL;
 	swap_macs(&link.eth);
 	return link_move(ctx, l3_offset, -(int)header_len, header_len + (__u32)quote, &link);

@@ -51,7 +51,7 @@ static __always_inline int strip(struct xdp_md *ctx, __u32 l3_offset, const stru
 {
 	struct link_header link;
 
-	if (!link_save(ctx, l3_offset, &link))
+	if (!link_save(ctx, &link))
 		return finish(DECAP_REASON_MALFORMED);
 	link_set_type(&link, l3_offset, inner_type);
 	if (!link_move(ctx, l3_offset, (int)t->inner_at, sizeof(struct iphdr), &link))

@@ -169,7 +169,7 @@ static __always_inline void *open_outer(const struct packet *p, const struct rou
 	struct ethhdr *eth;
 
 	if (p->l3_offset > sizeof(*eth)) {
-		if (!link_save(p->ctx, p->l3_offset, &link))
+		if (!link_save(p->ctx, &link))
 			return NULL;
 		link_set_type(&link, p->l3_offset, type);
 		write_macs(&link.eth, r->gateway);

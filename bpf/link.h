@@ -9,8 +9,8 @@ struct link_header {
 	struct vlan_tag tag[MAX_VLAN_TAGS];
 };
 
-/* `l3_offset` says how many of the tags are there. False if the frame is too short. */
-static __always_inline bool link_save(struct xdp_md *ctx, __u32 l3_offset, struct link_header *out)
+/* False if the frame is too short. */
+static __always_inline bool link_save(struct xdp_md *ctx, struct link_header *out)
 {
 	struct cursor c = { (void *)(long)ctx->data, (void *)(long)ctx->data_end };
 	struct ethhdr *eth = cursor_take(&c, sizeof(*eth));
@@ -21,8 +21,7 @@ static __always_inline bool link_save(struct xdp_md *ctx, __u32 l3_offset, struc
 	if (!eth || !tag)
 		return false;
 	out->eth = *eth;
-	if (l3_offset > sizeof(*eth))
-		__builtin_memcpy(out->tag, tag, sizeof(out->tag));
+	__builtin_memcpy(out->tag, tag, sizeof(out->tag));
 	return true;
 }
 

@@ -22,9 +22,7 @@ static void spreads_flows_over_all_slots(void **state)
 	enum { FLOWS = 20000, PARTS = 16 };
 	uint32_t hits[PARTS] = { 0 };
 
-	conf.hash_key[0] = 1;
-	for (uint32_t i = 0; i < NLB_HASH_KEYS; i++)
-		conf.hash_key[i] = 0x9e3779b97f4a7c15ULL * (2 * i + 1) | 1;
+	set_hash_keys();
 	/* One client after the other, one port after the other: what real traffic looks like. */
 	for (uint32_t i = 0; i < FLOWS; i++) {
 		struct shape t = { .sport = 32768 + i % 100, .source = CLIENT + i / 100 };

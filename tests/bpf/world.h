@@ -211,6 +211,23 @@ static inline int unload_group(void **state)
 	return 0;
 }
 
+/*
+ * Keys without a pattern (splitmix64): where they are multiples of each other, addresses that
+ * differ by the same steps have the same hash.
+ */
+static inline void set_hash_keys(void)
+{
+	uint64_t state = 1;
+
+	for (uint32_t i = 0; i < NLB_HASH_KEYS; i++) {
+		uint64_t z = state += 0x9e3779b97f4a7c15ULL;
+
+		z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ULL;
+		z = (z ^ z >> 27) * 0x94d049bb133111ebULL;
+		conf.hash_key[i] = z ^ z >> 31;
+	}
+}
+
 /* Every test starts from the same world, whatever the one before did. */
 static inline void fresh_world(void)
 {
@@ -232,8 +249,7 @@ static inline void fresh_world(void)
 				     .udp_timeout = 30 * 250,
 				     .icmp_per_tick = UINT32_MAX,
 				     .flags = NLB_CONFIG_READY };
-	for (uint32_t i = 0; i < NLB_HASH_KEYS; i++)
-		conf.hash_key[i] = 0x9e3779b97f4a7c15ULL * (2 * i + 1) | 1;
+	set_hash_keys();
 	conf.source[0][0] = 10;
 	conf.source[0][3] = 2;
 	memcpy(conf.source[1], &source, 16);
