@@ -184,14 +184,30 @@ static inline uint64_t ticks(void)
 	return now;
 }
 
+/* Another object than the one built in, for mutate.py. */
+static inline void take_object(const char *path)
+{
+	static char object[1 << 20];
+	FILE *f = path ? fopen(path, "re") : NULL;
+
+	if (!f)
+		return;
+	skel->skeleton->data_sz = fread(object, 1, sizeof(object), f);
+	skel->skeleton->data = object;
+	fclose(f);
+}
+
 static inline int load_group(void **state)
 {
 	int cpus = libbpf_num_possible_cpus();
 
 	(void)state;
 	libbpf_set_print(silent);
-	skel = nlb_bpf__open();
-	if (!skel)
+	skel = calloc(1, sizeof(*skel));
+	if (!skel || nlb_bpf__create_skeleton(skel) != 0)
+		return -1;
+	take_object(getenv("NLB_BPF_OBJECT"));
+	if (bpf_object__open_skeleton(skel->skeleton, NULL) != 0)
 		return -1;
 	bpf_map__set_max_entries(skel->maps.flows, (uint32_t)cpus * 64);
 	load_error = nlb_bpf__load(skel);
