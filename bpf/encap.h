@@ -272,8 +272,7 @@ static __always_inline int deliver(const struct packet *p, const struct nlb_conf
 {
 	if (r->encap == NLB_ENCAP_L2)
 		return send_l2(p, r, is_ipv6);
-	/* The kernel's verifier knows better. NOLINTNEXTLINE(clang-analyzer-core.NullDereference)
-	 */
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the verifier knows better */
 	if (r->gateway->family == 6)
 		return send_tunnelled(p, cfg, r, is_ipv6, true);
 	return send_tunnelled(p, cfg, r, is_ipv6, false);

@@ -773,7 +773,7 @@ static int set_seconds(uint64_t *out, const char *text)
 static int set_lifetime(struct options *o, const char *text)
 {
 	bool is_past = text[0] == '-';
-	uint64_t seconds;
+	uint64_t seconds = 0;
 
 	if (set_seconds(&seconds, text + is_past))
 		return usage("seconds are a number, not \"%s\"", text);

@@ -232,7 +232,7 @@ void record_writer_free(struct record_writer **wp)
 		return;
 	*wp = NULL;
 	if (w->thread) {
-		struct timespec until = wait_until(2 * STOP_WAIT_MS);
+		struct timespec until = wait_until(2UL * STOP_WAIT_MS);
 
 		__atomic_store_n(&w->stop_ms, clock_mono_ms() + STOP_WAIT_MS, __ATOMIC_RELEASE);
 		if (pthread_timedjoin_np(w->thread, NULL, &until)) {

@@ -480,7 +480,7 @@ int reg_store_restore(struct reg_store *s, struct str app, const struct reg_inst
 	r = store_make_room(s, i, true);
 	if (r == 0)
 		r = store_add(s, app, i, now_ms, &e);
-	if (r < 0)
+	if (!e)
 		return r;
 	e->app->index = MAX(e->app->index, e->index);
 	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);

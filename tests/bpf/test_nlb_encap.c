@@ -27,7 +27,7 @@ static void encapsulates_byte_for_byte(void **state)
 	};
 
 	fresh_world();
-	for (uint32_t i = 0; i < 4 * VIPS * sizeof(cases) / sizeof(cases[0]); i++) {
+	for (uint32_t i = 0; i < sizeof(cases) / sizeof(cases[0]) * 4 * VIPS; i++) {
 		struct shape s = cases[i / (4 * VIPS)].shape;
 		char why[128];
 

@@ -128,8 +128,11 @@ static void only_its_own_slots_move_when_one_is_out(void **state)
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++)
 		assert_true(before[s].gateway == 100 + OUT ||
 			    before[s].gateway == after[s].gateway);
-	for (uint16_t i = 0; i < POOL; i++)
-		most = owned(after, 100 + i) > most ? owned(after, 100 + i) : most;
+	for (int i = 0; i < POOL; i++) {
+		uint32_t share = owned(after, (uint16_t)(100 + i));
+
+		most = MAX(most, share);
+	}
 	assert_int_equal(most, (NLB_RING_SLOTS + POOL - 2) / (POOL - 1));
 
 	/* Also on an NLB that has never seen it in service, and that lists the pool in another
