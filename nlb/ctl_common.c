@@ -44,11 +44,18 @@ int nlbctl_misuse(const char *fmt, ...)
 /* --- asking nlbd ------------------------------------------------------------------------------
  */
 
+/* With thousands of gateways a list is long, and a reload that builds every ring anew takes a
+ * while. */
+#define ANSWER_MAX (64U << 20)
+#define ANSWER_MS  60000
+
 static int fetch(const struct nlbctl_options *o, enum http_method method, const char *path,
 		 const char *query, struct http_answer *answer, struct err *err)
 {
 	struct http_request_spec spec = { .method = method,
-					  .target = { str_from(path), str_from(query) } };
+					  .target = { str_from(path), str_from(query) },
+					  .max_body = ANSWER_MAX,
+					  .response_timeout_ms = ANSWER_MS };
 	struct net_addr addr;
 
 	if (net_parse_unix(&addr, str_from(o->socket)) != 0)

@@ -91,11 +91,11 @@ class Chain:
     def write_config(self, names=None, **changes):
         return self.lab.write_json(self.config(names, **changes), "nlb.json")
 
-    def start_nlbd(self, program="nlbd"):
+    def start_nlbd(self, program="nlbd", timeout_s=10.0):
         self.starts += 1  # each has a log of its own
         argv = [self.program(program), "-c", self.config_path, "--log-level", "debug"]
         self.nlbd = self.nlb.start(f"nlbd{self.starts}", argv)
-        self.nlbd.wait_log(r"forwarding \d+ VIPs")
+        self.nlbd.wait_log(r"forwarding \d+ VIPs", timeout_s)
 
     def start(self):
         self.start_nlbd()
@@ -113,11 +113,11 @@ class Chain:
             lambda: self.states()[name]["state"] == state, f"{name} is {state}", timeout_s, self.nlbd
         )
 
-    def wait_up(self, count):
+    def wait_up(self, count, timeout_s=5.0):
         wait_until(
             lambda: sum(g["state"] == "up" for g in json.loads(self.nlbctl("gateways"))) == count,
             f"{count} gateways up",
-            5.0,
+            timeout_s,
             self.nlbd,
         )
 

@@ -4,6 +4,8 @@
 import ipaddress
 import json
 import os
+import socket
+import threading
 
 import pytest
 
@@ -143,3 +145,98 @@ def test_families_that_do_not_fit_are_told(make_chain):
     chain.start_nlbd()
     assert "packets over 1256 bytes do not fit the tunnel" in chain.nlbd.log()
     assert "advertise an MSS of 1216" in chain.nlbd.log()
+
+
+def route_ipv6(chain):
+    """Clients and router of IPv6 beside those of IPv4, and the VIP on the gateways."""
+    switch, client = chain.lab.switch, chain.client
+    switch.sysctl("net.ipv6.conf.all.forwarding", 1)
+    switch.ip("address", "add", "fd00::1/64", "dev", "br0", "nodad")
+    switch.ip("address", "add", "fd01::1/64", "dev", client.port, "nodad")
+    client.ip("address", "add", "fd01::10/64", "dev", "eth0", "nodad")
+    client.ip("-6", "route", "add", "default", "via", "fd01::1")
+    switch.ip("-6", "route", "add", f"{VIP6}/128", "via", NLB6)
+    for host in chain.gateways.values():
+        host.ip("address", "add", f"{VIP6}/128", "dev", "lo", "nodad")
+        host.ip("-6", "route", "add", "default", "via", "fd00::1")
+        nlbctl = chain.program("nlbctl")
+        host.run(nlbctl, "decap", "attach", "eth0", "--source", NLB, "--source", NLB6)
+
+
+class Server:
+    """Answers every connection or packet to the IPv6 VIP with the gateway's name and the client."""
+
+    def __init__(self, host, protocol, name):
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        with host.inside():
+            self.socket = socket.socket(socket.AF_INET6, kind)
+        self.socket.settimeout(0.1)  # how soon it notices that it was closed
+        self.socket.bind((VIP6, 8443))
+        self.name = name
+        answer = self.answer_connection if protocol == "tcp" else self.answer_packet
+        if protocol == "tcp":
+            self.socket.listen(64)
+        self.is_open = True
+        self.thread = threading.Thread(target=self.run, args=(answer,))
+        self.thread.start()
+
+    def run(self, answer):
+        while self.is_open:
+            try:
+                answer()
+            except TimeoutError:
+                pass
+        self.socket.close()
+
+    def answer_connection(self):
+        connection, peer = self.socket.accept()
+        with connection:
+            connection.sendall(f"{self.name} {peer[0]}".encode())
+
+    def answer_packet(self):
+        _, peer = self.socket.recvfrom(2048)
+        self.socket.sendto(f"{self.name} {peer[0]}".encode(), peer)
+
+    def close(self):
+        self.is_open = False
+        self.thread.join()
+
+
+def ask(chain, protocol):
+    with chain.client.inside():
+        kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+        with socket.socket(socket.AF_INET6, kind) as sock:
+            sock.settimeout(2)
+            sock.connect((VIP6, 8443))
+            if protocol == "udp":
+                sock.send(b"who")
+            name, peer = sock.recv(2048).decode().split()
+            assert peer == "fd01::10", "the gateway sees the client's own address"
+            return name
+
+
+@pytest.mark.parametrize("encapsulation", ["gue", "ipip"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_ipv6_clients_reach_gateways_of_both_families(make_chain, family, encapsulation):
+    chain = make_chain(gateways=2)
+    add_ipv6(chain)
+    route_ipv6(chain)
+    addresses = ["fd00::11", "fd00::12"] if family == 6 else ["10.0.0.11", "10.0.0.12"]
+    write(chain, [
+        vip("t", VIP6, 8443, "tcp", encapsulation, addresses),
+        vip("u", VIP6, 0, "udp", encapsulation, addresses),
+    ])
+    servers = [
+        Server(host, protocol, name)
+        for protocol in ("tcp", "udp")
+        for name, host in chain.gateways.items()
+    ]
+    try:
+        chain.start_nlbd()
+        chain.wait_up(4)
+        for protocol in ("tcp", "udp"):
+            assert {ask(chain, protocol) for _ in range(20)} == {"gw1", "gw2"}
+        assert sum(json.loads(chain.nlbctl("status"))["dropped"].values()) == 0
+    finally:
+        for server in servers:
+            server.close()
