@@ -131,7 +131,7 @@ static void only_its_own_slots_move_when_one_is_out(void **state)
 	for (int i = 0; i < POOL; i++) {
 		uint32_t share = owned(after, (uint16_t)(100 + i));
 
-		most = MAX(most, share);
+		most = share > most ? share : most;
 	}
 	assert_int_equal(most, (NLB_RING_SLOTS + POOL - 2) / (POOL - 1));
 
