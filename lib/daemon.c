@@ -146,7 +146,8 @@ void daemon_report_conf(const struct daemon_options *o, const struct conf_errors
 	}
 	buf_init(&text, 0);
 	conf_errors_write(errors, o->config, &text);
-	fwrite(buf_data(&text), 1, buf_len(&text), stderr);
+	if (buf_len(&text))
+		fwrite(buf_data(&text), 1, buf_len(&text), stderr);
 	buf_fini(&text);
 }
 
