@@ -4,7 +4,6 @@
  * it has ethtool's questions answered as if "rx-lro" were on for the interface under test. With
  * LRO_REFUSES_NATIVE set it also refuses XDP in the driver, as such cards do.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <linux/bpf.h>
@@ -35,7 +34,7 @@ int ioctl(int fd, unsigned long request, ...)
 		struct ethtool_gfeatures *states = (void *)ifr->ifr_data;
 
 		if (names->cmd == ETHTOOL_GSTRINGS) {
-			for (unsigned i = 0; i < names->len; i++)
+			for (size_t i = 0; i < names->len; i++)
 				if (!strcmp((char *)names->data + i * ETH_GSTRING_LEN, "rx-lro"))
 					lro_at = (int)i;
 		} else if (names->cmd == ETHTOOL_GFEATURES && lro_at >= 0) {

@@ -127,7 +127,8 @@ def lro(tmp_path, build):
         pytest.skip("sanitizers want to be preloaded first")
     library = tmp_path / "lro.so"
     subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", library, os.path.join(HERE, "lro.c"), "-ldl"], check=True
+        [compiler, "-D_GNU_SOURCE", "-shared", "-fPIC", "-o", library, os.path.join(HERE, "lro.c"), "-ldl"],
+        check=True,
     )
     return {"LD_PRELOAD": str(library)}
 
