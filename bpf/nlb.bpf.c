@@ -157,7 +157,10 @@ static __always_inline int handle_rare(struct xdp_md *ctx, __u32 l3_offset, bool
 		reason = admit(&p, cfg, is_ipv6);
 	if (reason == CONTINUE)
 		reason = route_rare(&p, cfg, &x, &r, is_ipv6);
-	return reason == CONTINUE ? deliver(&p, cfg, &r, is_ipv6) : finish((__u32)reason);
+	/* An answer that the program gives itself has a reason and no gateway. */
+	if (reason != CONTINUE || !r.gateway)
+		return finish((__u32)reason);
+	return deliver(&p, cfg, &r, is_ipv6);
 }
 
 /* Not static: the kernel then verifies them by themselves, once. */

@@ -274,6 +274,22 @@ static void limits_of_two_vips_are_apart(void **state)
 	assert_ends(frame(&s), NLB_REASON_SOURCE_RATE, XDP_DROP, "the second");
 }
 
+static void limit_needs_its_flag(void **state)
+{
+	struct nlb_vip vip = vip_entry(VIP_IPIP);
+	struct shape s = { .flags = TCP_SYN };
+	struct bytes out;
+
+	fresh_world();
+	forget_sources();
+	vip.source_interval = 1000 * TICK;
+	set_service(VIP_IPIP, 443, IPPROTO_TCP, &vip);
+	for (s.sport = 1; s.sport < 20; s.sport++) {
+		s.is_ipv6 = s.sport & 1;
+		assert_int_equal(run(&s, &out), XDP_TX);
+	}
+}
+
 static void interval_earns_another_connection(void **state)
 {
 	struct shape s = { .flags = TCP_SYN };
@@ -377,6 +393,7 @@ int main(void)
 		cmocka_unit_test(source_opens_a_burst_of_connections),
 		cmocka_unit_test(ipv6_networks_are_sources_of_their_own),
 		cmocka_unit_test(limits_of_two_vips_are_apart),
+		cmocka_unit_test(limit_needs_its_flag),
 		cmocka_unit_test(interval_earns_another_connection),
 		cmocka_unit_test(refusals_are_not_charged),
 		cmocka_unit_test(udp_flows_count_as_connections),
