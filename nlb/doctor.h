@@ -55,6 +55,7 @@ void doctor_check_jit(struct doctor *d);
 struct doctor_interface {
 	const char *name;
 	char folder[PATH_MAX]; /* of the pins */
+	char link[24];         /* the pinned attachment's name there */
 	const char *remedy;    /* attaches the program, or has it attached */
 	bool is_attached;
 	enum pins_mode mode;

@@ -325,7 +325,7 @@ static void check_one(struct doctor *d, const char *interface)
 {
 	CLEANUP(cleanup_free) struct decap_status *status = calloc(1, sizeof(*status));
 	char remedy[DOCTOR_REMEDY_LEN];
-	struct doctor_interface i = { .name = interface, .remedy = remedy };
+	struct doctor_interface i = { .name = interface, .link = "link", .remedy = remedy };
 	struct err err = { "" };
 
 	doctor_text(remedy, "nlbctl decap attach %s --source ADDRESS-OF-EACH-NLB", interface);

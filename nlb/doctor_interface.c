@@ -17,7 +17,7 @@
 /* The program that the pinned link attaches; 0 when there is none (any more). */
 static uint32_t pinned_program(const struct doctor_interface *i, uint32_t ifindex)
 {
-	CLEANUP(cleanup_close) int fd = pins_get(i->folder, "link");
+	CLEANUP(cleanup_close) int fd = pins_get(i->folder, i->link);
 	struct bpf_link_info info = { 0 };
 	__u32 len = sizeof(info);
 

@@ -550,9 +550,24 @@ static void name_interface(struct nlb_host *h)
 		h->interface.name = configured;
 	}
 	h->interface.remedy = "systemctl restart gatehouse-nlb";
+	snprintf(h->interface.link, sizeof(h->interface.link), "link");
 	if (h->interface.name)
 		snprintf(h->interface.folder, sizeof(h->interface.folder), "%s/%s",
 			 h->d->o->pin_directory, h->interface.name);
+}
+
+/* "interfaces": the same program, attached beside the first. */
+static void check_more_interfaces(struct nlb_host *h)
+{
+	for (size_t i = 0; h->has_conf && i < h->conf.interfaces_count; i++) {
+		struct doctor_interface more = h->interface;
+
+		more.name = h->conf.interfaces[i].p;
+		more.is_attached = false;
+		snprintf(more.link, sizeof(more.link), "link-%.15s", more.name);
+		doctor_check_program(h->d, &more);
+		doctor_check_offloads(h->d, &more);
+	}
 }
 
 void doctor_check_nlb(struct doctor *d)
@@ -570,6 +585,7 @@ void doctor_check_nlb(struct doctor *d)
 	if (h.interface.name) {
 		doctor_check_program(d, &h.interface);
 		doctor_check_offloads(d, &h.interface);
+		check_more_interfaces(&h);
 	}
 	list_gateways(&h);
 	check_routes(&h);

@@ -394,6 +394,22 @@ def test_gateway_where_nobody_listens(doctor):
     doctor.restart()
 
 
+def test_more_interfaces(doctor):
+    lab, nlb = doctor.chain.lab, doctor.nlb
+    lab.switch.ip(*"link add to-nlb1 type veth peer name eth1 netns".split(), nlb.netns)
+    for host, device in ((nlb, "eth1"), (lab.switch, "to-nlb1")):
+        host.run("ethtool", "-K", device, *"tx off rx off gro off".split())
+        host.ip("link", "set", device, "up")
+    doctor.restart(interfaces=["eth1"])
+    said = doctor.is_silent(nlb)
+    assert [f["text"] for f in said["program"]] == ["ours is on eth0", "ours is on eth1"]
+    nlb.run("bpftool", "link", "detach", "pinned", "/sys/fs/bpf/gatehouse/eth0/link-eth1")
+    found = doctor.finds(nlb, ["program"])
+    assert found["program"]["text"].startswith("eth1 has no XDP program")
+    doctor.restart()
+    nlb.ip("link", "del", "eth1")
+
+
 def test_flow_table_too_large_for_the_host(doctor):
     words = covered("/proc/meminfo", "MemTotal:        4096 kB\n")
     found = doctor.finds(doctor.nlb, ["flow-table"], prefix=words)
