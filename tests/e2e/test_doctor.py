@@ -451,13 +451,17 @@ def test_clock_that_was_set_back(doctor):
     rings = json.loads(doctor.nlb.run("bpftool", "-j", "map", "dump", "pinned", f"{pins}/rings"))
     (ring,) = [int.from_bytes([int(b, 16) for b in r["value"]], "little") if isinstance(r["value"], list)
                else r["inner_map_id"] for r in rings if "value" in r or "inner_map_id" in r][:1]
-    minutes = (int(time.time()) // 60 + 90) & 0x7FFF
-    slot = struct.pack("<HHHH", 1, 0, 0, 0x8000 | minutes)
+    def slot(minutes):
+        stamp = (int(time.time()) // 60 + minutes) & 0x7FFF
+        return words_of(struct.pack("<HHHH", 1, 0, 0, 0x8000 | stamp))
+
     before = doctor.nlb.run("bpftool", "-j", "map", "lookup", "id", ring, "key", "0", "0", "0", "0")
     before = [int(b, 16) for b in json.loads(before)["value"]]
     update = ["bpftool", "map", "update", "id", ring, "key", "0", "0", "0", "0", "value"]
-    doctor.nlb.run(*update, *words_of(slot))
     try:
+        doctor.nlb.run(*update, *slot(-30))
+        doctor.is_silent(doctor.nlb)
+        doctor.nlb.run(*update, *slot(90))
         found = doctor.finds(doctor.nlb, ["clock"])
     finally:
         doctor.nlb.run(*update, *words_of(before))

@@ -305,6 +305,17 @@ def test_trace_in_both_families_and_protocols(make_chain):
         assert f"{gateway} (" in said and ("takes every port" in said) == (port == 0)
         assert "next packet" in said if protocol == "udp" else "established" in said
 
+    # Whoever has one address of an IPv6 network of 64 bits has all of it.
+    vips[1]["new_connections_per_source"] = {"per_s": 1, "burst": 1}
+    chain.lab.write_json({**chain.config(), "vips": vips}, "nlb.json")
+    chain.nlbctl("reload")
+    neighbour, stranger = f"[{CLIENT6}99]", "[2001:db8:0:d::10]"
+    assert tool.trace(neighbour, 1000, f"[{VIP6}]:443")["is_within_rate"]
+    send_first(chain, CLIENT6, 9000, VIP6, 443, "tcp")
+    limited = {"verdict": "dropped", "reason": "source_rate"}
+    assert tool.trace(neighbour, 1000, f"[{VIP6}]:443")["new"] == limited
+    assert tool.trace(stranger, 1000, f"[{VIP6}]:443")["is_within_rate"]
+
 
 def test_trace_names_allow_lists_and_limits(make_chain):
     chain = make_chain(gateways=2)
