@@ -8,6 +8,14 @@ $(OUT)/tests/bpf/%.bpf.o: tests/bpf/%.bpf.c
 	@mkdir -p $(@D)
 	$(Q)$(BPF_CLANG) $(BPF_CFLAGS) -c -o $@ $<
 
+# What sends floods in the lab.
+FLOOD := $(OUT)/tests/flood
+tests: $(FLOOD)
+$(FLOOD): tests/e2e/flood.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS_ALL) -o $@ $< $(LDFLAGS_ALL)
+
 # nlbd with the packet program of another version, for tests of upgrades: the same source, other
 # instructions.
 NEXT := $(OUT)/tests/next

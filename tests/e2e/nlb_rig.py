@@ -5,6 +5,7 @@ import collections
 import ipaddress
 import json
 import os
+import subprocess
 import sys
 
 from procs import wait_until
@@ -15,6 +16,7 @@ NLB = "10.0.0.2"
 NLBS = [NLB, "10.0.0.3"]  # the second one is not always there
 POOL = [f"10.0.0.{10 + n}" for n in range(1, 5)]  # addresses that gateways may have
 CLIENTS = [f"198.51.100.{n}" for n in range(10, 14)]
+TALK_LIMIT_S = 60.0
 HEALTH = {"type": "http", "port": 9443, "path": "/readyz", "interval_ms": 100, "timeout_ms": 100}
 
 
@@ -105,8 +107,11 @@ class Chain:
         socket = self.lab.path("run", "nlb.sock")
         return self.nlb.run(self.program("nlbctl"), "-s", socket, "--json", *words, check=check)
 
+    def gateway_rows(self):
+        return json.loads(self.nlbctl("gateways"))
+
     def states(self):
-        return {g["name"]: g for g in json.loads(self.nlbctl("gateways"))}
+        return {g["name"]: g for g in self.gateway_rows()}
 
     def wait_state(self, name, state, timeout_s=5.0):
         wait_until(
@@ -115,7 +120,7 @@ class Chain:
 
     def wait_up(self, count, timeout_s=5.0):
         wait_until(
-            lambda: sum(g["state"] == "up" for g in json.loads(self.nlbctl("gateways"))) == count,
+            lambda: sum(g["state"] == "up" for g in self.gateway_rows()) == count,
             f"{count} gateways up",
             timeout_s,
             self.nlbd,
@@ -166,6 +171,58 @@ class Talk:
     def echoes(self, payload=b"x" * 100):
         self.sock.sendall(payload + b"\n")
         return self.lines.readline() == payload + b"\n"
+
+
+class Clients:
+    """Connections that keep exchanging data: talkers.py on the client's host."""
+
+    def __init__(self, chain, count, interval_s=1.0):
+        self.count = count
+        self.log = chain.lab.path("logs", "talkers")
+        argv = [sys.executable, "-B", os.path.join(HERE, "talkers.py"), VIP, "443"]
+        argv += [str(count), str(interval_s), *CLIENTS]
+        with open(self.log, "wb") as log:
+            self.popen = subprocess.Popen(
+                [*chain.client.enter_words(), "setpriv", "--pdeathsig", "KILL", *argv],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.popen.kill()
+        self.popen.wait()
+        self.popen.stdin.close()
+
+    def tell(self, words):
+        self.popen.stdin.write(words.encode() + b"\n")
+        self.popen.stdin.flush()
+
+    def now(self):
+        """The latest report."""
+        assert self.popen.poll() is None, open(self.log, encoding="utf-8").read()[-2000:]
+        with open(self.log, "rb") as log:
+            log.seek(max(0, os.path.getsize(self.log) - 16384))
+            lines = log.read().split(b"\n")
+        return json.loads(lines[-2]) if len(lines) > 1 else {"opening": self.count, "least": 0}
+
+    def wait_open(self):
+        wait_until(lambda: self.now()["opening"] == 0, "all connections open", TALK_LIMIT_S)
+        return self.now()
+
+    def keep_talking(self, rounds=3):
+        """Until every connection has exchanged this much more; returns the report."""
+        goal = self.now()["least"] + rounds
+        # A broken one takes its count along, so they are looked at first.
+        wait_until(
+            lambda: self.now()["broken"] or self.now()["least"] >= goal,
+            f"{rounds} more exchanges on every connection",
+            TALK_LIMIT_S,
+        )
+        return self.now()
 
 
 class Blocks:

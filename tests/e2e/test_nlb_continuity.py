@@ -8,20 +8,16 @@ while everything that an operator does is done, one thing after the other.
 import contextlib
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, HERE, NLBS, VIP, Chain
+from nlb_rig import NLBS, TALK_LIMIT_S, VIP, Chain, Clients
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
 
 CONNECTIONS = 2000
-INTERVAL_S = 1.0
-TIME_LIMIT_S = 60.0
 
 
 class Balancer:
@@ -79,57 +75,6 @@ class Balancer:
         return json.loads(self.host.run("bpftool", "-j", "net"))[0]["xdp"][0]["id"]
 
 
-class Clients:
-    """talkers.py on the client's host."""
-
-    def __init__(self, chain):
-        self.log = chain.lab.path("logs", "talkers")
-        argv = [sys.executable, "-B", os.path.join(HERE, "talkers.py"), VIP, "443"]
-        argv += [str(CONNECTIONS), str(INTERVAL_S), *CLIENTS]
-        with open(self.log, "wb") as log:
-            self.popen = subprocess.Popen(
-                [*chain.client.enter_words(), "setpriv", "--pdeathsig", "KILL", *argv],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.popen.kill()
-        self.popen.wait()
-        self.popen.stdin.close()
-
-    def tell(self, words):
-        self.popen.stdin.write(words.encode() + b"\n")
-        self.popen.stdin.flush()
-
-    def now(self):
-        """The latest report."""
-        assert self.popen.poll() is None, open(self.log, encoding="utf-8").read()[-2000:]
-        with open(self.log, "rb") as log:
-            log.seek(max(0, os.path.getsize(self.log) - 16384))
-            lines = log.read().split(b"\n")
-        return json.loads(lines[-2]) if len(lines) > 1 else {"opening": CONNECTIONS, "least": 0}
-
-    def wait_open(self):
-        wait_until(lambda: self.now()["opening"] == 0, "all connections open", TIME_LIMIT_S)
-        return self.now()
-
-    def keep_talking(self, rounds=3):
-        """Until every connection has exchanged this much more; returns the report."""
-        goal = self.now()["least"] + rounds
-        # A broken one takes its count along, so they are looked at first.
-        wait_until(
-            lambda: self.now()["broken"] or self.now()["least"] >= goal,
-            f"{rounds} more exchanges on every connection",
-            TIME_LIMIT_S,
-        )
-        return self.now()
-
-
 def wipe_flows(balancer):
     """Throws the flow table away: nlbd makes a new one when it finds none."""
     balancer.stop("stop")
@@ -151,7 +96,7 @@ def test_no_connection_breaks_whatever_is_changed(make_chain):
     for balancer in both:
         balancer.wait_gateways(up)
 
-    with Clients(chain) as clients:
+    with Clients(chain, CONNECTIONS) as clients:
 
         def all_is_well(what):
             report = clients.keep_talking()
@@ -237,7 +182,7 @@ def test_no_connection_breaks_whatever_is_changed(make_chain):
         )
         one.wait_gateways({**up, "gw3": "down"})
         goal = clients.now()["least"] + 3
-        wait_until(lambda: clients.now()["least"] >= goal, "the others go on", TIME_LIMIT_S)
+        wait_until(lambda: clients.now()["least"] >= goal, "the others go on", TALK_LIMIT_S)
         report = clients.now()
         assert report["broken_by"] == {"gw3": its_own}, report
         assert report["open"] == CONNECTIONS - report["closed"] - its_own
