@@ -130,12 +130,14 @@ static int apply_file(struct nlbd *d, struct buf *said)
 	if (!fresh)
 		return -EINVAL;
 	daemon_notify("RELOADING=1");
-	rc = loader_configure(&d->loader, &fresh->conf, &err);
+	rc = vips_prepare(d->vips, &fresh->conf, &err);
+	if (!rc)
+		rc = loader_configure(&d->loader, &fresh->conf, &err);
 	if (rc) {
 		conf_free(&fresh);
 	} else {
 		rc = vips_apply(d->vips, &fresh->conf, &err);
-		/* VIPs refer to the new one from here on, complete or not. */
+		/* All VIPs refer to the new one from here on, complete or not. */
 		conf_free(&d->conf);
 		d->conf = fresh;
 	}
@@ -251,7 +253,9 @@ static int start(struct nlbd *d, struct err *err)
 	d->sources.blocks = d->blocks;
 	d->sources.vips = d->vips;
 	d->sources.discover = d->discover;
-	rc = vips_apply(d->vips, conf, err);
+	rc = vips_prepare(d->vips, conf, err);
+	if (!rc)
+		rc = vips_apply(d->vips, conf, err);
 	if (!rc)
 		rc = discover_apply(d->discover, conf, err);
 	if (!rc)

@@ -457,26 +457,32 @@ static void set_check(struct gateway *gw)
 	gw->health = gw->presence = (struct health) { 0 };
 }
 
-int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *err)
+int vip_plan(const struct pools *v, const struct nlb_conf_vip *conf, struct check_plan **out,
+	     struct err *err)
 {
-	struct check_plan *plan = NULL, *former = vip->plan;
-	const struct pools *v = vip->pools;
+	char name[NLB_NAME_MAX];
+
+	*out = NULL;
+	if (!conf->health)
+		return 0;
+	vip_set_name(name, conf->name);
+	if (conf->health->tunnel && !v->tools.prober)
+		return err_set(err, -EPERM, "vip=%s: %s", name, v->no_prober.text);
+	*out = check_plan_new(conf, err);
+	return *out ? 0 : -EINVAL;
+}
+
+void vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct check_plan *plan)
+{
+	struct check_plan *former = vip->plan;
 	struct gateway *gw;
 
 	vip->conf = conf;
 	vip_set_name(vip->name, conf->name);
-	if (conf->health && conf->health->tunnel && !v->tools.prober)
-		return err_set(err, -EPERM, "vip=%s: %s", vip->name, v->no_prober.text);
-	if (conf->health) {
-		plan = check_plan_new(conf, err);
-		if (!plan)
-			return -EINVAL;
-	}
 	vip->plan = plan;
 	gateways_for_each (gw, vip)
 		set_check(gw);
 	check_plan_free(&former);
-	return 0;
 }
 
 /* A next hop helps only if the outer header can have a source address. */

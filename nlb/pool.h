@@ -100,9 +100,12 @@ struct gateway_listing {
 	bool is_draining;
 };
 
-/* Takes over what the configuration says of the VIP and its checks; 0 or -errno with the sentence.
+/* The checks that the configuration wants of a VIP, NULL for none; 0 or -errno with the sentence.
  */
-int vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct err *err);
+int vip_plan(const struct pools *v, const struct nlb_conf_vip *conf, struct check_plan **out,
+	     struct err *err);
+/* Takes over what the configuration says of the VIP, and its plan. */
+void vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct check_plan *plan);
 /* Says that something changed. */
 void vip_mark(struct vip *vip);
 /* Brings its maps up to date now. */

@@ -20,6 +20,7 @@ struct vips {
 	struct list list;
 	const struct nlb_conf *conf;
 	bool has_vip_id[NLB_MAX_VIPS];
+	struct check_plan *plans[NLB_MAX_VIPS]; /* between vips_prepare() and vips_apply() */
 	void (*on_change)(void *arg);
 	void *arg;
 };
@@ -311,35 +312,52 @@ static int write_vips(struct vips *v, struct err *err)
 	return 0;
 }
 
+static void plans_free(struct vips *v)
+{
+	for (size_t i = 0; i < NLB_MAX_VIPS; i++)
+		check_plan_free(&v->plans[i]);
+}
+
+int vips_prepare(struct vips *v, const struct nlb_conf *conf, struct err *err)
+{
+	int rc = 0;
+
+	plans_free(v);
+	for (size_t i = 0; i < conf->vips_count && !rc; i++)
+		rc = vip_plan(&v->pools, &conf->vips[i], &v->plans[i], err);
+	return rc;
+}
+
+static void configure_vip(struct vips *v, const struct nlb_conf_vip *conf, struct check_plan **plan)
+{
+	struct vip_key key = vip_key_of(conf);
+	struct vip *vip = find_by_key(v, &key);
+
+	if (!vip)
+		return;
+	vip_configure(vip, conf, TAKE_PTR(*plan));
+	if (!conf->discover.p)
+		list_from_conf(vip);
+	vip_mark(vip);
+}
+
 int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err)
 {
 	uint64_t unused[NLB_HASH_KEYS];
-	struct vip *vip;
-	int rc;
+	int added, rc;
 
 	v->conf = conf;
 	nlb_conf_hash_keys(conf, &v->pools.ring_key, unused);
 	remove_stale_vips(v, conf);
-	rc = add_vips(v, conf);
-	if (rc)
-		return err_set(err, rc, "out of memory for the VIPs");
-	for (size_t i = 0; i < conf->vips_count; i++) {
-		struct vip_key k = vip_key_of(&conf->vips[i]);
-
-		vip = find_by_key(v, &k);
-		if (!vip)
-			continue;
-		rc = vip_configure(vip, &conf->vips[i], err);
-		if (rc)
-			return rc;
-		if (!vip->conf->discover.p)
-			list_from_conf(vip);
-		vip_mark(vip);
-	}
+	added = add_vips(v, conf);
+	/* Those that are there also when another could not be added: the former one goes away. */
+	for (size_t i = 0; i < conf->vips_count; i++)
+		configure_vip(v, &conf->vips[i], &v->plans[i]);
+	plans_free(v);
 	remove_stale_gateways(v);
 	vips_flush(v);
-
-	return write_vips(v, err);
+	rc = write_vips(v, err);
+	return added ? err_set(err, added, "out of memory for the VIPs") : rc;
 }
 
 int vips_drain(struct vips *v, struct str vip_name, struct str name, bool drained, struct err *err)
@@ -443,6 +461,7 @@ void vips_free(struct vips **vp)
 		list_remove(&vip->node);
 		free(vip);
 	}
+	plans_free(v);
 	neigh_free(&v->pools.neigh);
 	prober_free(&v->pools.tools.prober);
 	free(v);

@@ -15,7 +15,15 @@ struct vips *vips_new(struct loop *loop, struct loader *loader, struct http_clie
 /* Leaves the maps as they are. */
 void vips_free(struct vips **v);
 
-/* Makes the set of VIPs what the configuration says; `conf` must stay valid until the next one. */
+/*
+ * Makes what vips_apply() needs and may not be had for a reason that lies in the configuration.
+ * Changes nothing yet; 0 or -errno with the sentence.
+ */
+int vips_prepare(struct vips *v, const struct nlb_conf *conf, struct err *err);
+/*
+ * Makes the set of VIPs what the prepared configuration says; `conf` must stay valid until the next
+ * one. After a failure it is in use too, as far as that went, and no former one is.
+ */
 int vips_apply(struct vips *v, const struct nlb_conf *conf, struct err *err);
 /* Called after each time that maps were brought up to date. NULL: nobody. */
 void vips_observe(struct vips *v, void (*on_change)(void *arg), void *arg);

@@ -8,7 +8,8 @@ import threading
 import pytest
 
 import lab as lab_module
-from nlb_rig import CLIENTS, Pinned
+from nlb_rig import CLIENTS, HEALTH, Pinned
+from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
 
@@ -120,3 +121,30 @@ def test_bad_file_changes_nothing_at_all(make_chain):
     chain.nlbd.signal(signal.SIGHUP)
     chain.nlbd.wait_log("was not reloaded; the former one stays in force")
     assert set(chain.spread(20)) == {"gw1", "gw2"}
+
+
+def test_reload_that_cannot_be_done_changes_nothing(make_chain):
+    """The file is good, but what it wants is not to be had: found out before the first change."""
+    chain = make_chain(gateways=1, health={**HEALTH, "tunnel": False, "rise": 1, "fall": 1})
+    config = chain.config()
+    rider = config["vips"][0]
+    config["vips"] += [{**rider, "name": name, "port": port} for name, port in (("b", 444), ("c", 445))]
+    path = chain.lab.write_json(config, "nlb.json")
+    rights = ["setpriv", "--bounding-set", "-net_raw", "--inh-caps", "-net_raw"]
+    chain.nlbd = chain.nlb.start("nlbd", [*rights, chain.program("nlbd"), "-c", path])
+    chain.nlbd.wait_log(r"forwarding 3 VIPs")
+    wait_until(lambda: {g["state"] for g in chain.gateway_rows()} == {"up"}, "all up")
+
+    def vips():
+        return [(v["name"], v["port"]) for v in json.loads(chain.nlbctl("vips"))]
+
+    before = vips()
+    assert len(before) == 3
+    checked = {**rider, "name": "new", "health": {**rider["health"], "tunnel": True}}
+    chain.lab.write_json({**config, "vips": [checked, {**config["vips"][2], "name": "d"}]}, "nlb.json")
+    for _ in range(3):
+        with pytest.raises(lab_module.LabError, match="need CAP_NET_RAW"):
+            chain.nlbctl("reload")
+        assert vips() == before
+    with chain.connect() as talk:
+        assert talk.echoes()
