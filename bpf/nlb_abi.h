@@ -185,7 +185,7 @@ struct nlb_slot {
 	__u16 flags;
 };
 #define NLB_SLOT_MOVED     0x8000U /* changed its owner lately: the flow table knows better */
-#define NLB_SLOT_TIME_MASK 0x7fffU /* minutes since the epoch, modulo 2^15, of the last move */
+#define NLB_SLOT_TIME_MASK 0x7fffU /* minutes of CLOCK_BOOTTIME, modulo 2^15, of the last move */
 _Static_assert(sizeof(struct nlb_slot) == 8, "nlb_slot fills an array element");
 
 /*

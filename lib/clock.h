@@ -23,6 +23,16 @@ static inline uint64_t clock_mono_ms(void)
 	return clock_mono_ns() / NSEC_PER_MSEC;
 }
 
+/* Since the machine was started, sleep included: for stamps that outlive a process and must not
+ * jump when the clock is set. */
+static inline uint64_t clock_boot_minutes(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec / 60;
+}
+
 static inline uint64_t clock_wall_ms(void)
 {
 	struct timespec ts;

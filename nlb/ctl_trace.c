@@ -463,7 +463,7 @@ static int run_trace(const struct nlbctl_options *o, char **args)
 		return USAGE;
 	if (view_open(&t.view, o->pin_directory, o->interface, &err) != 0)
 		return nlbctl_fail(err.text);
-	explain(&t.view, &t.flow, clock_wall_ms() / 60000, &t.e);
+	explain(&t.view, &t.flow, clock_boot_minutes(), &t.e);
 	t.vips = nlbctl_get_quietly(o, "/vips");
 	t.gateways = nlbctl_get_quietly(o, "/gateways");
 	t.vip = find_vip(&t);

@@ -23,7 +23,6 @@
 #define MEMORY_SHARE  4    /* the flow table should take less than 1/4 of all memory */
 #define FULL_PERCENT  90
 #define FIRST_TIME_MS 1735689600000ULL /* 2025: no clock that is right shows less */
-#define AHEAD_MIN     2                /* minutes by which clocks may differ */
 
 struct nlb_host {
 	struct doctor *d;
@@ -466,56 +465,15 @@ static void check_flow_table(struct nlb_host *h)
 			    capacity ? ", room left" : "");
 }
 
-struct clock_check {
-	const struct view *view;
-	uint64_t now_min;
-	uint32_t ahead_min; /* by how much the latest stamp is */
-};
-
-/* The times at which slots moved; none can lie ahead unless the clock was set back. */
-static bool check_stamps(const struct view_service *service, void *arg)
-{
-	struct clock_check *c = arg;
-	size_t size = sizeof(struct nlb_slot) * NLB_RING_SLOTS;
-	CLEANUP(cleanup_close) int ring = -1;
-	const struct nlb_slot *slots;
-	__u32 key = service->vip.id, id;
-
-	if (bpf_map_lookup_elem(c->view->rings, &key, &id) != 0)
-		return true;
-	ring = bpf_map_get_fd_by_id(id);
-	slots = ring < 0 ? MAP_FAILED : mmap(NULL, size, PROT_READ, MAP_SHARED, ring, 0);
-	if (slots == MAP_FAILED)
-		return true;
-	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
-		uint32_t ahead = (uint32_t)(slots[s].flags - c->now_min) & NLB_SLOT_TIME_MASK;
-
-		if ((slots[s].flags & NLB_SLOT_MOVED) && ahead <= NLB_SLOT_TIME_MASK / 2 &&
-		    ahead > c->ahead_min)
-			c->ahead_min = ahead;
-	}
-	munmap((void *)(uintptr_t)slots, size);
-	return true;
-}
-
+/* Leases and certificates are judged by it. What packets meet goes by the time since the start. */
 static void check_clock(struct nlb_host *h)
 {
-	static const char remedy[] = "timedatectl set-ntp true";
-	struct clock_check c = { .view = &h->view, .now_min = clock_wall_ms() / 60000 };
-
-	if (clock_wall_ms() < FIRST_TIME_MS) {
-		doctor_found(h->d, DOCTOR_BAD, "clock", remedy, "it is years behind");
-		return;
-	}
-	if (h->has_view)
-		view_services(&h->view, check_stamps, &c);
-	if (c.ahead_min > AHEAD_MIN)
-		doctor_found(h->d, DOCTOR_WARNING, "clock", remedy,
-			     "a change of gateways is dated %u min ahead: the clock was set back, "
-			     "or is wrong; moved slots settle late",
-			     c.ahead_min);
+	if (clock_wall_ms() < FIRST_TIME_MS)
+		doctor_found(h->d, DOCTOR_BAD, "clock", "timedatectl set-ntp true",
+			     "it is years behind: certificates of gateways look as if they were "
+			     "not valid yet");
 	else
-		doctor_good(h->d, "clock", "no change of gateways is dated ahead");
+		doctor_good(h->d, "clock", "not years behind");
 }
 
 /* --- all --------------------------------------------------------------------------------------

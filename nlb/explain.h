@@ -58,7 +58,7 @@ struct explanation {
 	struct explain_verdict known; /* a packet of a connection that goes on */
 };
 
-/* `now_min` are minutes since the epoch. */
+/* `now_min` are minutes of CLOCK_BOOTTIME. */
 void explain(const struct view *v, const struct explain_flow *flow, uint64_t now_min,
 	     struct explanation *out);
 

@@ -12,11 +12,6 @@
 
 #define RING_BYTES (sizeof(struct nlb_slot) * NLB_RING_SLOTS)
 
-static uint64_t now_minutes(void)
-{
-	return clock_wall_ms() / 60000;
-}
-
 void ring_release(struct ring *ring)
 {
 	if (ring->slots)
@@ -66,7 +61,7 @@ int ring_replace(struct ring *ring, int rings_fd, uint16_t vip, const struct rin
 	if (!slots)
 		return -errno;
 	moved = ring_build(slots, ring->slots, members, count, hash_key, is_beginning,
-			   now_minutes());
+			   clock_boot_minutes());
 	if (moved >= 0 && bpf_map_update_elem(rings_fd, &key, &fd, BPF_ANY) != 0)
 		moved = -errno;
 	if (moved < 0) {
@@ -82,5 +77,5 @@ int ring_replace(struct ring *ring, int rings_fd, uint16_t vip, const struct rin
 void ring_settle_in_place(struct ring *ring, uint32_t settle_s)
 {
 	if (ring->slots)
-		ring_settle(ring->slots, now_minutes(), MAX(settle_s / 60, 1U));
+		ring_settle(ring->slots, clock_boot_minutes(), MAX(settle_s / 60, 1U));
 }

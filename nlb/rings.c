@@ -192,19 +192,24 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 
 uint32_t ring_settle(struct nlb_slot *slots, uint64_t now_min, uint64_t settle_min)
 {
+	const uint16_t fresh = NLB_SLOT_MOVED | (uint16_t)(now_min & NLB_SLOT_TIME_MASK);
 	uint32_t marked = 0;
 
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
-		uint16_t flags = slots[s].flags;
+		uint16_t flags = slots[s].flags, then = flags;
 		uint16_t age = (uint16_t)((now_min - (flags & NLB_SLOT_TIME_MASK)) &
 					  NLB_SLOT_TIME_MASK);
 
 		if (!(flags & NLB_SLOT_MOVED))
 			continue;
-		if (age >= settle_min)
-			__atomic_store_n(&slots[s].flags, 0, __ATOMIC_RELAXED);
-		else
-			marked++;
+		/* It lies ahead, by another clock: that of a container of its own, say. */
+		if (age > NLB_SLOT_TIME_MASK / 2)
+			then = fresh;
+		else if (age >= settle_min)
+			then = 0;
+		if (then != flags)
+			__atomic_store_n(&slots[s].flags, then, __ATOMIC_RELAXED);
+		marked += then != 0;
 	}
 	return marked;
 }

@@ -25,7 +25,7 @@ struct ring_member {
  * Fills `out` (NLB_RING_SLOTS). `before` is the ring in force, NULL if there is none.
  * `is_beginning`: the first gateways are only just being found healthy, so who owned a slot says
  * little of who holds connections of the past, and those who would own it next are named instead.
- * `now_min` are minutes since the epoch. Returns the number of slots whose owner changed, or
+ * `now_min` are minutes of CLOCK_BOOTTIME. Returns the number of slots whose owner changed, or
  * -errno.
  */
 int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
@@ -34,6 +34,6 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 
 /*
  * Clears the "moved" mark of slots that moved at least settle_min ago, in place: packets may read
- * meanwhile. Returns how many are still marked.
+ * meanwhile. One that is dated ahead is dated now. Returns how many are still marked.
  */
 uint32_t ring_settle(struct nlb_slot *slots, uint64_t now_min, uint64_t settle_min);

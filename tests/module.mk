@@ -16,6 +16,14 @@ $(FLOOD): tests/e2e/flood.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS_ALL) -o $@ $< $(LDFLAGS_ALL)
 
+# For tests of programs whose clock is wrong.
+WRONG_CLOCK := $(OUT)/tests/wrong_clock.so
+tests: $(WRONG_CLOCK)
+$(WRONG_CLOCK): tests/e2e/wrong_clock.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE -O2 -Wall -Werror -fPIC -shared -o $@ $<
+
 # nlbd with the packet program of another version, for tests of upgrades: the same source, other
 # instructions.
 NEXT := $(OUT)/tests/next

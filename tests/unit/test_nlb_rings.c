@@ -201,6 +201,13 @@ static void marks_settle_after_their_time(void **state)
 	ring_build(after, before, pool, 4, &key, false, NLB_SLOT_TIME_MASK);
 	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 30, 60), moved);
 	assert_int_equal(ring_settle(after, NLB_SLOT_TIME_MASK + 61, 60), 0);
+
+	/* Stamps of another clock, which lie ahead, are as good as fresh ones; and then they age.
+	 */
+	ring_build(after, before, pool, 4, &key, false, NOW + 5000);
+	assert_int_equal(ring_settle(after, NOW, 60), moved);
+	assert_int_equal(ring_settle(after, NOW + 59, 60), moved);
+	assert_int_equal(ring_settle(after, NOW + 60, 60), 0);
 }
 
 /* One gateway after the other is found healthy: at the end all is as if they had come at once. */
