@@ -419,14 +419,13 @@ int pins_load(struct pins *p, struct bpf_object *object, const struct pins_layou
 	}
 
 	rc = load(object, err);
-	if (!rc)
-		rc = pin_layout(p, layout->version, err);
 	if (rc) {
 		take_back(p, object);
 		return rc;
 	}
 	drop_former(p, object, layout, on_replaced, arg);
-	return 0;
+	/* Last, and so never beside maps of before: who is killed on the way makes them anew. */
+	return pin_layout(p, layout->version, err);
 }
 
 /* --- attaching -------------------------------------------------------------------------------- */
