@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The block list: sources whose packets are dropped, each for good or for a while. It lives in the
- * pinned map `blocked` alone, so it survives nlbd; an entry whose time is over is ignored by the
- * forwarding program at once and removed here soon after.
+ * pinned map `blocked`, so it survives nlbd, which alone writes there. An entry whose time is over
+ * is ignored by the forwarding program at once and removed here soon after.
  */
 #pragma once
 

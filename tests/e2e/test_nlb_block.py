@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The block list of nlbd, over its unix socket."""
 
+import http.client
+import json
+import socket
+
 import pytest
 
-from nlb_rig import Blocks
+from nlb_rig import CLIENTS, Blocks
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -65,3 +69,43 @@ def test_block_list_says_what_is_wrong(make_chain):
         assert answer.startswith("HTTP/1.1 403")
     metrics = chain.nlb.run("curl", "-sS", "http://127.0.0.1:9440/metrics")
     assert "\ngatehouse_nlb_blocked_sources 1\n" in metrics
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("nlb")
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self.path)
+
+
+def test_block_list_takes_what_an_attack_brings(make_chain):
+    """Twenty thousand in a row: each must cost the same, or checks of gateways would time out."""
+    chain = make_chain(gateways=1)
+    chain.start()
+    control = UnixConnection(chain.lab.path("run", "nlb.sock"))
+
+    def ask(method, path):
+        control.request(method, path)
+        answer = control.getresponse()
+        return answer.status, json.loads(answer.read())
+
+    count = 20000
+    for i in range(count):
+        cidr = f"192.{i >> 16}.{i >> 8 & 255}.{i & 255}"
+        assert ask("POST", f"/block?cidr={cidr}&for_s={3 if i == 7 else 600}")[0] == 200
+    assert chain.states()["gw1"]["checks_failed"] == 0
+    wait_until(lambda: len(ask("GET", "/blocked")[1]) == count - 1, "the end of one block", 10.0)
+    assert len(chain.nlbctl("blocked")) > count * 20
+    control.close()
+
+    # The next nlbd knows all of them, among them who holds whom.
+    chain.nlbd.kill()
+    chain.start_nlbd()
+    assert len(ask("GET", "/blocked")[1]) == count - 1
+    assert ask("POST", "/unblock?cidr=192.0.0.9") == (200, {"changed": True})
+    assert ask("POST", "/unblock?cidr=192.0.0.9")[0] == 404
+    assert ask("POST", f"/block?cidr={CLIENTS[0]}")[0] == 200
+    assert chain.refuses(CLIENTS[0]) and not chain.refuses(CLIENTS[1])
