@@ -304,3 +304,15 @@ def test_flow_table_of_another_size(chain):
         assert "map flows has another size" in chain.nlbd.log()
         assert "map rings has" not in chain.nlbd.log()
     verdict(traffic)
+
+
+def test_another_hash_seed_is_warned_of(make_chain):
+    chain = make_chain(gateways=1)
+    chain.start()
+    chain.nlbd.stop()
+    chain.start_nlbd()
+    assert "hash_seed is another" not in chain.nlbd.log()
+    chain.nlbd.stop()
+    chain.lab.write_json({**chain.config(), "hash_seed": "another"}, "nlb.json")
+    chain.start_nlbd()
+    chain.nlbd.wait_log("hash_seed is another than before")
