@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """All benchmarks: one table, one JSON document. `make bench` calls it.
 
-usage: bench.py [--quick] [--only nlb|gateway] [--rounds N] [--json FILE] [--docs FILE]
+usage: bench.py [--quick] [--only nlb|gateway] [--rounds N] [--with OBJECT[:PROGRAM]]…
+                [--json FILE] [--docs FILE]
 
-A whole run also writes docs/benchmarks.md; a quick or partial one only with --docs. What cannot run
-here (no root, no BPF) is named and left out.
+A run also writes docs/benchmarks.md, where a part that was not measured this time stays as it was; a
+quick one only with --docs. What cannot run here (no root, no BPF) is named and left out. --with
+measures another load balancer's object file beside ours (one with Katran's maps).
 """
 
 import argparse
@@ -24,7 +26,11 @@ sys.path.insert(1, HERE)
 sys.dont_write_bytecode = True
 
 import gateway  # noqa: E402
+import packets  # noqa: E402
 from procs import exit_on_signals  # noqa: E402
+
+PARTS = ("nlb", "gateway")
+TITLES = {"nlb": "Load balancer", "gateway": "Gateway"}
 
 INTRODUCTION = """\
 # Benchmarks
@@ -32,13 +38,6 @@ INTRODUCTION = """\
 Written by `make bench`; do not edit. Machines differ and are noisy: an absolute figure means little,
 so every figure stands beside a peer or a floor that was measured in the same run, in turns. Medians,
 with the lowest and highest round in brackets.
-"""
-
-NLB_NOTES = """\
-One packet through the program by `BPF_PROG_TEST_RUN`, without a network card. `XDP_TX, swapped MACs`
-and `bare ipip push` are floors: what sending a packet back costs at least, and what putting a
-constant header in front costs. The harness that restores the packet after each run is measured as
-well and taken off.
 """
 
 GATEWAY_NOTES = """\
@@ -106,32 +105,6 @@ def machine_lines(about):
     yield f"- revision {about['revision']}, {about['date']}, load before the run {about['load_before']}"
 
 
-def run_nlb(options):
-    """The document of the packet benchmark, or the reason why there is none."""
-    program = os.path.join(BUILD, "tests", "bench", "nlb")
-    if not os.access(program, os.X_OK):
-        return None, f"{program} is not built"
-    if os.geteuid() != 0:
-        return None, "needs root to load BPF programs"
-    rounds = options.rounds or (3 if options.quick else 9)
-    print("nlb: packets …", file=sys.stderr, flush=True)
-    done = subprocess.run(
-        [program, "--json", "--rounds", str(rounds)], capture_output=True, text=True, timeout=900
-    )
-    if done.returncode != 0:
-        raise SystemExit(f"bench.py: nlb failed with {done.returncode}:\n{done.stderr}")
-    return json.loads(done.stdout), None
-
-
-def nlb_rows(document):
-    rows = [("case", "ns/packet", "× XDP_TX", "× bare ipip push")]
-    for case in document["cases"]:
-        figures = (f"{case[key]:.2f}" if key in case else "" for key in ("to_xdp_tx", "to_ipip_push"))
-        cell = f"{case['ns']:.1f} ({case['ns_min']:.1f}–{case['ns_max']:.1f})"
-        rows.append((case["name"], cell, *figures))
-    return rows
-
-
 def run_gateway(options):
     argv = ["--quick"] if options.quick else []
     if options.rounds:
@@ -146,12 +119,24 @@ def markdown_table(rows):
         yield "| " + " | ".join(row) + " |"
 
 
-def write_docs(path, document, sections):
-    command = "make bench" + (f' BENCH="{document["options"]}"' if document["options"] else "")
-    lines = [INTRODUCTION, "## Machine\n", *machine_lines(document["machine"]), ""]
-    lines += ["Again: " + f"`{command}`\n"]
-    for title, notes, rows, extra in sections:
-        lines += [f"## {title}\n", notes, *markdown_table(rows), "", *extra]
+def read_docs(path):
+    """The figures that an earlier run left there."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.loads(file.read().rpartition("```json\n")[2].partition("\n```")[0])
+    except (OSError, ValueError):
+        return {}
+
+
+def write_docs(path, document):
+    lines = [INTRODUCTION]
+    for part in PARTS:
+        if part not in document:
+            continue
+        lines += [f"## {TITLES[part]}\n", *machine_lines(document[part]["machine"])]
+        lines += [f"- again: `{document[part]['command']}`", ""]
+        for title, notes, rows, *extra in sections(part, document[part]):
+            lines += [f"### {title}\n", notes, *markdown_table(rows), "", *extra]
     lines += ["## The same as JSON\n", "```json", json.dumps(document, ensure_ascii=False), "```"]
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
@@ -160,8 +145,12 @@ def write_docs(path, document, sections):
 def parse(argv):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="short rounds: does it work?")
-    parser.add_argument("--only", choices=("nlb", "gateway"), help="this part alone")
+    parser.add_argument("--only", choices=PARTS, help="this part alone")
     parser.add_argument("--rounds", type=int, help="rounds of each part")
+    parser.add_argument(
+        "--with", metavar="OBJECT[:PROGRAM]", dest="peers", action="append", default=[],
+        help="another load balancer's object file",
+    )
     parser.add_argument("--json", metavar="FILE", help="default: bench.json in the build folder")
     parser.add_argument("--docs", metavar="FILE", help="write tables, machine and JSON there")
     options = parser.parse_args(argv)
@@ -170,43 +159,59 @@ def parse(argv):
     return options
 
 
-def main():
-    options = parse(sys.argv[1:])
-    exit_on_signals()
-    document = {"options": " ".join(sys.argv[1:]), "machine": machine()}
-    sections = []
-    if options.only != "gateway":
-        document["nlb"], reason = run_nlb(options)
-        if document["nlb"]:
-            rows = nlb_rows(document["nlb"])
-            sections.append(("NLB: nanoseconds per packet", NLB_NOTES, rows, []))
-        else:
-            print(f"skip  nlb: {reason}")
-    if options.only != "nlb":
-        document["gateway"] = run_gateway(options)
-        versions = [f"- {name}: {v}" for name, v in document["gateway"]["versions"].items()]
-        doubts = [f"- doubtful: {line}" for line in gateway.warnings(document["gateway"])]
-        rows = gateway.table(document["gateway"])
-        extra = [*versions, *doubts, ""]
-        sections.append(("Gateway: CPU time per request", GATEWAY_NOTES, rows, extra))
+def measure(part, options):
+    """The figures of one part with all that belongs to them, or None."""
+    about = machine()
+    if part == "nlb":
+        figures, reason = packets.measure(options)
+        if not figures:
+            print(f"skip  {part}: {reason}")
+            return None
+    else:
+        figures = run_gateway(options)
+    words = " ".join("OBJECT" if word in options.peers else word for word in sys.argv[1:])
+    command = "make bench" + (f" BENCH='{words}'" if words else "")
+    return {**figures, "machine": about, "command": command}
 
-    for line in machine_lines(document["machine"]):
+
+def sections(part, figures):
+    if part == "nlb":
+        return packets.sections(figures)
+    versions = [f"- {name}: {v}" for name, v in figures["versions"].items()]
+    doubts = [f"- doubtful: {line}" for line in gateway.warnings(figures)]
+    extra = [*versions, *doubts, ""]
+    return [("Gateway: CPU time per request", GATEWAY_NOTES, gateway.table(figures), *extra)]
+
+
+def print_part(part, figures):
+    for line in machine_lines(figures["machine"]):
         print(line)
-    for title, _, rows, extra in sections:
+    for title, _, rows, *extra in sections(part, figures):
         print(f"\n{title}\n")
         gateway.print_table(rows)
         print("\n".join(extra))
+
+
+def main():
+    options = parse(sys.argv[1:])
+    exit_on_signals()
+    document = {}
+    for part in PARTS:
+        figures = measure(part, options) if options.only in (None, part) else None
+        if figures:
+            document[part] = figures
+            print_part(part, figures)
     path = options.json or os.path.join(BUILD, "bench.json")
     with open(path, "w", encoding="utf-8") as file:
         json.dump(document, file, indent=2, ensure_ascii=False)
         file.write("\n")
     print(f"figures: {path}")
     docs = options.docs
-    if not docs and not (options.quick or options.only) and document.get("nlb"):
+    if not docs and not options.quick:
         docs = os.path.join(ROOT, "docs", "benchmarks.md")
-    if docs:
+    if docs and document:
         os.makedirs(os.path.dirname(os.path.abspath(docs)), exist_ok=True)
-        write_docs(docs, document, sections)
+        write_docs(docs, {**read_docs(docs), **document})
         print(f"written: {docs}")
 
 
