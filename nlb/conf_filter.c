@@ -22,7 +22,8 @@ static const struct conf_row source_rate_rows[] = {
 	{ CONF_INT("per_s", struct nlb_conf_source_rate, per_s), .flags = CONF_REQUIRED, .min = 1,
 	  .max = PER_S_MAX, .help = "what a source earns in a second" },
 	{ CONF_INT("burst", struct nlb_conf_source_rate, burst), .min = 1,
-	  .max = 1L * BURST_MAX_S * PER_S_MAX, .help = "how many may come at once; per_s if not given" },
+	  .max = 1L * BURST_MAX_S * PER_S_MAX,
+	  .help = "how many may come at once; per_s if not given" },
 	{ 0 },
 };
 const struct conf_object nlb_conf_source_rate_object =
