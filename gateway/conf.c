@@ -257,6 +257,13 @@ static const struct conf_row tls_rows[] = {
 };
 static const struct conf_object tls_object = CONF_OBJECT_OF(struct gw_tls, tls_rows);
 
+static const struct conf_row proxy_rows[] = {
+	{ CONF_PREFIXES("from", struct gw_proxy_protocol, from), .flags = CONF_REQUIRED, .max = 256,
+	  .help = "Peers that begin every connection with a PROXY header, version 1 or 2." },
+	{ 0 },
+};
+static const struct conf_object proxy_object = CONF_OBJECT_OF(struct gw_proxy_protocol, proxy_rows);
+
 static const struct conf_row listener_rows[] = {
 	{ CONF_ADDRESS("bind", struct gw_listener, bind), .flags = CONF_REQUIRED | CONF_FIXED,
 	  .help = "Address and port to listen on; \"*:443\" is all addresses of both families." },
@@ -264,7 +271,9 @@ static const struct conf_row listener_rows[] = {
 	  .help = "Without it the listener speaks plain HTTP." },
 	{ CONF_BOOL("redirect_to_https", struct gw_listener, redirect_to_https),
 	  .help = "Answers every request with a redirect to https." },
-	{ CONF_UNSUPPORTED("proxy_protocol"), .flags = CONF_NULL },
+	{ CONF_OPTIONAL("proxy_protocol", struct gw_listener, proxy_protocol, &proxy_object),
+	  .flags = CONF_NULL,
+	  .help = "Proxies in front of this listener that tell the client's address." },
 	{ 0 },
 };
 static const struct conf_object listener_object = CONF_OBJECT_OF(struct gw_listener, listener_rows,

@@ -32,9 +32,16 @@ struct gw_tls {
 	struct str ticket_keys;
 };
 
+/* Whose word on the client's address is taken at the start of a connection. */
+struct gw_proxy_protocol {
+	struct net_prefix *from;
+	size_t from_count;
+};
+
 struct gw_listener {
 	struct net_addr bind;
-	struct gw_tls *tls; /* NULL: plain HTTP */
+	struct gw_tls *tls;                       /* NULL: plain HTTP */
+	struct gw_proxy_protocol *proxy_protocol; /* NULL: spoken by nobody */
 	bool redirect_to_https;
 };
 

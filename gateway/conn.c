@@ -7,6 +7,7 @@
 #include "gateway/http1.h"
 #include "gateway/http2.h"
 #include "gateway/snapshot.h"
+#include "lib/proxy_protocol.h"
 #include "lib/tls.h"
 
 #define CONN_IN_MAX   (64UL * 1024)
@@ -84,6 +85,8 @@ static void conn_on_timer(struct loop_timer *timer)
 	struct conn *c = container_of(timer, struct conn, timer);
 	uint64_t now = loop_now_ms(c->worker->loop);
 
+	if (c->awaits_proxy)
+		metrics_inc(&c->worker->counters.proxy_refused, 1);
 	if (now >= c->stall_ms) {
 		conn_close(c);
 		return;
@@ -331,6 +334,61 @@ static void conn_do_handshake(struct conn *c)
 	conn_choose_protocol(c);
 }
 
+/* --- what a proxy in front says (PROXY protocol) ------------------------------------------- */
+
+static void conn_set_peer(struct conn *c, const struct net_addr *peer)
+{
+	char ip[NET_ADDR_LEN];
+
+	c->peer = *peer;
+	net_format_ip(ip, peer);
+	snprintf(c->peer_text, sizeof(c->peer_text), "%.45s", ip);
+	c->peer_ip = str_from(c->peer_text);
+}
+
+/* Only listed peers speak it, and they always do: whether a header is there is never guessed, or a
+ * client could put one in. */
+static bool speaks_proxy_protocol(const struct gw_listener *l, const struct net_addr *peer)
+{
+	for (size_t i = 0; l->proxy_protocol && i < l->proxy_protocol->from_count; i++) {
+		if (net_prefix_has(&l->proxy_protocol->from[i], peer))
+			return true;
+	}
+	return false;
+}
+
+/* Looks before it takes: what follows the header belongs to TLS, which reads the socket itself. */
+static void conn_read_proxy_header(struct conn *c)
+{
+	char bytes[PROXY_HEADER_MAX];
+	struct proxy_header header;
+	ssize_t n = recv(c->io.fd, bytes, sizeof(bytes), MSG_PEEK);
+	long len;
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+		c->can_read = false;
+		return;
+	}
+	len = n > 0 ? proxy_header_parse(&header, bytes, (size_t)n) : -ECONNRESET;
+	if (len == -EAGAIN && !c->expects_eof) {
+		c->can_read = false;
+		return;
+	}
+	/* A check that only connects is no mistake. */
+	if (len < 0 && n > 0)
+		metrics_inc(&c->worker->counters.proxy_refused, 1);
+	if (len < 0 || recv(c->io.fd, bytes, (size_t)len, 0) != len) {
+		c->awaits_proxy = false;
+		conn_close(c);
+		return;
+	}
+	c->awaits_proxy = false;
+	if (!header.is_local)
+		conn_set_peer(c, &header.from);
+	if (!c->ssl)
+		conn_choose_protocol(c);
+}
+
 static void conn_work(struct conn *c)
 {
 	unsigned rounds = 0;
@@ -340,7 +398,9 @@ static void conn_work(struct conn *c)
 	if (c->is_closed)
 		return;
 	if (!c->proto) {
-		if (c->can_read || c->can_write)
+		if (c->awaits_proxy && c->can_read)
+			conn_read_proxy_header(c);
+		if (!c->awaits_proxy && c->ssl && !c->is_closed && (c->can_read || c->can_write))
 			conn_do_handshake(c);
 		if (!c->proto || c->is_closed)
 			return;
@@ -400,8 +460,8 @@ static void conn_on_event(struct loop_io *io, uint32_t events)
 void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_addr *peer)
 {
 	struct conn *c = calloc(1, sizeof(*c));
+	const struct gw_conf *conf = &w->conf->snapshot->conf;
 	struct tls_server *tls = w->conf->tls[listener];
-	char ip[NET_ADDR_LEN];
 
 	if (!c) {
 		close(fd);
@@ -409,17 +469,15 @@ void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_a
 	}
 	c->worker = w;
 	c->listener = listener;
-	c->peer = *peer;
-	net_format_ip(ip, peer);
-	snprintf(c->peer_text, sizeof(c->peer_text), "%.45s", ip);
-	c->peer_ip = str_from(c->peer_text);
+	conn_set_peer(c, peer);
+	c->awaits_proxy = speaks_proxy_protocol(&conf->listeners[listener], peer);
 	c->io.fd = fd;
 	c->io.on_event = conn_on_event;
 	c->timer.on_fire = conn_on_timer;
 	c->work.run = conn_run_work;
 	c->free.run = conn_free;
 	c->deadline_ms = c->stall_ms = UINT64_MAX;
-	c->write_credit_ms = w->conf->snapshot->conf.client.write_timeout_ms;
+	c->write_credit_ms = conf->client.write_timeout_ms;
 	buf_init(&c->in, 0);
 	buf_init(&c->out, CONN_OUT_MAX);
 	net_set_nodelay(fd);
@@ -439,8 +497,8 @@ void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_a
 	list_add_tail(&w->conns, &c->node);
 	metrics_inc(&w->conn_count, 1);
 	metrics_inc(&w->counters.connections_accepted, 1);
-	if (tls)
-		conn_set_deadline(c, w->conf->snapshot->conf.client.handshake_timeout_ms);
+	if (tls || c->awaits_proxy)
+		conn_set_deadline(c, conf->client.handshake_timeout_ms);
 	else
 		conn_choose_protocol(c);
 }

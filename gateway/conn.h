@@ -29,9 +29,9 @@ struct conn {
 	struct worker *worker;
 	struct worker_conf *conf; /* held while the handshake needs its certificates */
 	struct list node;
-	SSL *ssl; /* NULL on plain connections */
-	struct net_addr peer;
-	struct str peer_ip; /* as text, in peer_text */
+	SSL *ssl;             /* NULL on plain connections */
+	struct net_addr peer; /* as a listed proxy says, or as it is */
+	struct str peer_ip;   /* as text, in peer_text */
 	char peer_text[INET6_ADDRSTRLEN];
 	unsigned listener;
 	struct buf in, out;
@@ -47,6 +47,7 @@ struct conn {
 	struct loop_task work, free;
 	uint64_t bytes_in, bytes_out;
 	bool can_read, can_write;
+	bool awaits_proxy; /* the PROXY header comes before everything else */
 	bool expects_eof;  /* the peer's FIN is in: a short read does not mean that there is nothing
 			      more */
 	bool has_eof;      /* the peer sent its last byte */

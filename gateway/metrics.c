@@ -113,6 +113,9 @@ static void write_connections(const struct gateway *g, struct buf *out)
 	write_counter(out, "gatehouse_gateway_accept_pauses_total",
 		      "Times accepting paused because of the connection or descriptor bound.",
 		      SUM(g, accept_pauses));
+	write_counter(out, "gatehouse_gateway_proxy_headers_refused_total",
+		      "Connections of listed peers without a sound PROXY header.",
+		      SUM(g, proxy_refused));
 	write_counter(out, "gatehouse_gateway_tls_handshakes_failed_total",
 		      "TLS handshakes that failed.", SUM(g, handshakes_failed));
 	write_counter(out, "gatehouse_gateway_tls_handshakes_resumed_total",

@@ -56,6 +56,7 @@ struct worker_listener {
 struct worker_stats {
 	uint64_t connections_accepted;
 	uint64_t accept_pauses; /* over the bound, or no descriptors left */
+	uint64_t proxy_refused; /* PROXY headers missing, malformed or late */
 	uint64_t handshakes_failed;
 	uint64_t handshakes_resumed;
 	uint64_t requests;

@@ -14,7 +14,7 @@ int net_parse_ip(struct net_addr *out, struct str text, uint16_t port)
 	char z[INET6_ADDRSTRLEN + 1];
 	struct net_addr a = { 0 };
 
-	if (text.len == 0 || text.len >= sizeof(z))
+	if (text.len == 0 || text.len >= sizeof(z) || memchr(text.p, '\0', text.len))
 		return -EINVAL;
 	memcpy(z, text.p, text.len);
 	z[text.len] = '\0';
