@@ -5,7 +5,6 @@ import base64
 import hashlib
 import re
 import socket
-import threading
 import time
 
 import pytest
@@ -288,12 +287,10 @@ def test_bad_path_is_refused(rig, services, listener, name, data, statuses):
 @pytest.mark.parametrize("name,data,statuses", TOO_LARGE, ids=[name for name, _, _ in TOO_LARGE])
 def test_too_large_head_is_refused(rig, services, listener, name, data, statuses):
     with rig.connect(listener, timeout_s=5) as connection:
-        sender = threading.Thread(target=send_ignoring_reset, args=(connection, data))
-        sender.start()
-        try:
-            assert connection.read_response().status in statuses
-        finally:
-            sender.join()
+        # Not from a thread: an SSL object is not made for two of them. The gateway drops what
+        # comes behind its answer, so neither side waits for the other.
+        send_ignoring_reset(connection, data)
+        assert connection.read_response().status in statuses
     assert not seen(services)
 
 

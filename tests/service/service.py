@@ -31,6 +31,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 import urllib.parse
 
@@ -385,6 +386,9 @@ class Registration:
         if options.version:
             self.document["version"] = options.version
         self.registered = False
+        self.has_left = False
+        # A renewal in its thread must not meet the end: it would register again after a 404.
+        self.turn = threading.Lock()
 
     def call(self, method, path, document=None):
         """The answer's status from the first registry that answers at all."""
@@ -410,10 +414,13 @@ class Registration:
         raise ConnectionError(error)
 
     def keep_once(self):
-        if self.registered and self.call("POST", self.path + "/renew") == 204:
-            return
-        self.registered = self.call("PUT", self.path, self.document) in (200, 201)
-        log("registered" if self.registered else "not_registered", path=self.path)
+        with self.turn:
+            if self.has_left or (
+                self.registered and self.call("POST", self.path + "/renew") == 204
+            ):
+                return
+            self.registered = self.call("PUT", self.path, self.document) in (200, 201)
+            log("registered" if self.registered else "not_registered", path=self.path)
 
     async def keep(self):
         while True:
@@ -428,9 +435,11 @@ class Registration:
 
     def leave(self):
         try:
-            if self.registered:
-                self.call("DELETE", self.path)
-                log("deregistered", path=self.path)
+            with self.turn:
+                self.has_left = True
+                if self.registered:
+                    self.call("DELETE", self.path)
+                    log("deregistered", path=self.path)
         except ConnectionError as error:
             log("registry_away", error=str(error))
 
