@@ -109,6 +109,7 @@ class Demo:
             self.wrong_domain,
             self.over_the_limit,
             self.instance_killed,
+            self.gateway_drained,
             self.gateway_killed,
             self.access_log,
         ]
@@ -246,6 +247,46 @@ class Demo:
         )
         check(not failed, f"{len(failed)} requests failed", f"{failed[:1]}")
         self.screen.ok("out of rotation at once, out of the registry with its lease, no failure")
+
+    def gateway_drained(self):
+        self.screen.step("A gateway is drained with a request under way: nothing is lost")
+        chain = self.chain
+        riders = [name for name, (domain, _) in GATEWAYS.items() if domain == "rider"]
+
+        def holders():
+            return [n for n in riders if chain.admin_get(n, "/status").json()["connections"]]
+
+        wait_until(lambda: not holders(), "former connections have ended")
+        answers = []
+        path = f"{PROFILE}?fault=delay_ms=2500"
+        asking = threading.Thread(
+            target=lambda: answers.append(self.ask("rider", path, self.tokens["rider"])), daemon=True
+        )
+        asking.start()
+        wait_until(lambda: len(holders()) == 1, "one gateway has the request")
+        (name,) = holders()
+        wait_until(
+            lambda: any("delay_ms" in r["target"] for r in chain.requests_seen("user-service-v2")),
+            "the service has the request",
+        )
+        proc = chain.procs[name]
+        proc.stopped_on_purpose = True
+        proc.signal(signal.SIGTERM)
+        self.screen.note(f"{name} has a request of 2.5 s under way, and is told to end (SIGTERM)")
+        wait_until(lambda: chain.nlb_gateways()[name]["health"] == "down", "its checks fail")
+        state = chain.nlb_gateways()[name]["state"]
+        check(state == "draining", "the NLB takes it for", state)
+        check(not answers, "the request was not under way any more", f"{answers}")
+        curl = chain.curl["rider"]
+        others = curl.get_all(["/ping"] * 20, [("Connection", "close")])
+        check(all(a.status == 200 for a in others), "new connections fail", f"{others[:1]}")
+        asking.join(20)
+        check(answers and answers[0].status == 200, "the request failed", f"{answers}")
+        check(proc.popen.wait(20) == 0, "gatewayd ended badly")
+        chain.start_gateway(name)
+        chain.wait_gateway_ready(name)
+        chain.wait_balanced()
+        self.screen.ok(f"200 for it, 20 of 20 for new connections to the other one; {name} is back")
 
     def gateway_killed(self):
         self.screen.step("A gateway dies (SIGKILL): new connections go to the other within 2 s")

@@ -7,6 +7,7 @@ One chain serves the whole file; what a test kills is started again before the n
 import json
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import threading
@@ -330,7 +331,7 @@ def test_request_under_way_outlives_the_drain(chain):
     """/readyz says 503 for longer than `fall` checks take; the NLB keeps the connection there."""
     token = chain.token("rider", "56")
     with connect(chain, timeout_s=15.0) as held:
-        target = f"{PROFILE}?delay_ms=2500"
+        target = f"{PROFILE}?fault=delay_ms=2500"
         held.send(http_client.head_of("GET", target, HOST_NAMES["rider"], bearer(token)))
         wait_until(
             lambda: any("delay_ms" in r["target"] for r in chain.requests_seen("user-service-v2")),
@@ -348,6 +349,10 @@ def test_request_under_way_outlives_the_drain(chain):
         proc.signal(signal.SIGTERM)
         wait_until(lambda: chain.nlb_gateways()[name]["health"] == "down", "checks fail")
         assert chain.nlb_gateways()[name]["state"] == "draining"
+        held.sock.settimeout(0)
+        with pytest.raises(ssl.SSLWantReadError):  # it is under way still
+            held.sock.recv(1)
+        held.sock.settimeout(15.0)
         assert held.read_response().status == 200
     assert proc.popen.wait(30) == 0
 

@@ -79,7 +79,7 @@ def test_demo_shows_every_step(demo):
     assert process.wait(100) == 0, demo.text()
     assert not left_behind(lab_id)
     text = demo.text()
-    for number in range(1, 10):
+    for number in range(1, 11):
         assert f"\n{number}. " in text
     assert "✗" not in text and "\033" not in text, "no colour where there is no terminal"
 
