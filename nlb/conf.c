@@ -65,8 +65,7 @@ static const char *valid_name(struct str s)
 	return s.len <= 63 ? NULL : "must not be longer than 63 characters";
 }
 
-/* Neither multicast nor loopback nor "any"; no IPv6 address that says nothing without its link. */
-static bool is_host_address(const struct net_addr *a)
+bool nlb_conf_is_host(const struct net_addr *a)
 {
 	const struct in6_addr *v6 = &a->in6.sin6_addr;
 	uint32_t v4;
@@ -88,7 +87,7 @@ static void parse_ip_field(struct conf *c, void *field, const json_t *value)
 		return;
 	if (net_parse_ip(out, text, 0)) {
 		conf_error(c, "\"%.*s\" is not an IP address", STR_ARG(text));
-	} else if (!is_host_address(out)) {
+	} else if (!nlb_conf_is_host(out)) {
 		conf_error(c, "\"%.*s\" is not the address of a host", STR_ARG(text));
 		*out = (struct net_addr) { 0 };
 	}

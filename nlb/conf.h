@@ -68,6 +68,8 @@ extern const struct conf_object nlb_conf_object;
 extern const char *const nlb_encap_names[];
 extern const char *const nlb_protocol_names[];
 
+/* Neither multicast nor loopback nor "any"; no IPv6 address that says nothing without its link. */
+bool nlb_conf_is_host(const struct net_addr *a);
 const char *nlb_conf_family_name(const struct net_addr *a); /* "IPv4" or "IPv6" */
 /* 4 or 6: of the gateways in its list; 0: they come from the registry, which says it. */
 uint8_t nlb_conf_vip_family(const struct nlb_conf_vip *vip);

@@ -164,6 +164,12 @@ static int take_lock(struct loader *l, struct err *err)
 	if (l->lock_fd >= 0)
 		return 0;
 	l->pins.was_empty = false; /* what is there is the other's */
+	if (l->lock_fd == -EWOULDBLOCK && !holder)
+		return err_set(
+			err, l->lock_fd,
+			"interface %s is another's: an nlbd in a container, or nlbctl detach "
+			"just now; try again",
+			l->pins.interface);
 	if (l->lock_fd == -EWOULDBLOCK)
 		return err_set(err, l->lock_fd,
 			       "another nlbd (process %d) has interface %s; stop it first", holder,

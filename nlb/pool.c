@@ -185,8 +185,6 @@ static struct gateway *gateway_add(struct vip *vip, const struct gateway_listing
 	gw->check.on_result = on_check;
 	net_format_ip(gw->ip, &gw->address);
 	if (!take_id(gw)) {
-		log_error("vip=%s gateway=%s: more than %d gateways in all", vip->name, gw->ip,
-			  NLB_MAX_GATEWAYS - 1);
 		free(gw);
 		return NULL;
 	}
@@ -502,39 +500,36 @@ static void resolve(struct gateway *gw)
 	}
 }
 
-/* The family of most; the same on every NLB, whatever the order of the list. */
-static sa_family_t main_family(const struct gateway_listing *list, size_t count)
+/* Said once for each change of the number, not of the list. */
+static void tell_without_id(struct vip *vip, size_t count, struct str first)
 {
-	size_t v6 = 0;
-
-	for (size_t i = 0; i < count; i++)
-		v6 += list[i].address.sa.sa_family == AF_INET6;
-	return v6 > count - v6 ? AF_INET6 : AF_INET;
+	if (count && count != vip->without_id)
+		log_error("vip=%s: %zu gateways left out, \"%.*s\" first: more than %d gateways in "
+			  "all",
+			  vip->name, count, STR_ARG(first), NLB_MAX_GATEWAYS - 1);
+	vip->without_id = count;
 }
 
-void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
+void vip_list(struct vip *vip, struct gateway_listing *list, size_t count)
 {
-	sa_family_t family = main_family(list, count);
+	struct str first = STR("");
+	size_t without_id = 0;
 	struct gateway *gw;
 
 	vip_mark(vip);
 	gateways_for_each (gw, vip)
 		gw->is_listed = false;
+	count = listing_filter(list, count, vip->name, &vip->conf->address, &vip->told_left_out);
 	for (size_t i = 0; i < count; i++) {
 		const struct gateway_listing *l = &list[i];
 
-		if (l->address.sa.sa_family != family) {
-			log_warn(
-				"vip=%s gateway=%.*s: its address is %s, most others' is not: left "
-				"out, as the gateways of a VIP are of one address family",
-				vip->name, STR_ARG(l->name), nlb_conf_family_name(&l->address));
-			continue;
-		}
 		gw = gateway_find(vip, &l->address);
 		if (!gw) {
 			gw = gateway_add(vip, l);
-			if (!gw)
+			if (!gw) {
+				first = without_id++ ? first : l->name;
 				continue;
+			}
 			gw->ramps = vip->was_listed && !gw->was_usable;
 			resolve(gw);
 		}
@@ -544,6 +539,7 @@ void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count)
 		gw->is_listed_draining = l->is_draining;
 		set_check(gw);
 	}
+	tell_without_id(vip, without_id, first);
 	if (!vip->was_listed && !vip->ring.slots)
 		vip->begins_until_ms = loop_now_ms(vip->pools->loop) + BEGINNING_MAX_MS;
 	vip->is_waiting = false;

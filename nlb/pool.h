@@ -11,6 +11,7 @@
 #include "nlb/checker.h"
 #include "nlb/conf.h"
 #include "nlb/health.h"
+#include "nlb/listing.h"
 #include "nlb/loader.h"
 #include "nlb/neigh.h"
 #include "nlb/ramp.h"
@@ -90,14 +91,8 @@ struct vip {
 	struct ring ring;
 	uint64_t ring_input;             /* hash of what the ring was built from */
 	struct nlb_gateway_stats former; /* what gateways counted that have left */
-};
-
-/* One line of a pool's source. */
-struct gateway_listing {
-	struct str name;
-	struct net_addr address;
-	uint32_t weight;
-	bool is_draining;
+	uint64_t told_left_out;          /* see listing_filter() */
+	size_t without_id;               /* gateways that are too many */
 };
 
 /* The checks that the configuration wants of a VIP, NULL for none; 0 or -errno with the sentence.
@@ -110,11 +105,8 @@ void vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct chec
 void vip_mark(struct vip *vip);
 /* Brings its maps up to date now. */
 void vip_flush(struct vip *vip);
-/*
- * All gateways of the VIP as its source names them now. Those of the address family that most of
- * them do not have are left out: earlier owners are named in the tunnel by addresses of one family.
- */
-void vip_list(struct vip *vip, const struct gateway_listing *list, size_t count);
+/* All gateways of the VIP as its source names them now; see listing_filter() for who is left out. */
+void vip_list(struct vip *vip, struct gateway_listing *list, size_t count);
 /* Asks for the next hops of its gateways again. */
 void vip_resolve(struct vip *vip);
 /* Takes every gateway out and off the maps, or (end of nlbd) only lets go of the memory. */

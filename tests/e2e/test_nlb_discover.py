@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from nlb_rig import VIP
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -86,3 +87,23 @@ def test_minority_of_the_other_family_is_left_out(make_chain):
     chain.wait_up(2)
     assert {row["address"] for row in chain.states().values()} == {"fd00::11", "fd00::13"}
     assert "gateway=gw2: its address is IPv4, most others' is not: left out" in chain.nlbd.log()
+
+
+def test_what_cannot_be_a_gateway_is_left_out(make_chain):
+    chain = make_chain(gateways=2)
+    registry = Registry(chain)
+    bad = ["127.0.0.1", "0.0.0.0", "224.0.0.5", "255.255.255.255", VIP, "::ffff:10.0.0.11", "fe80::1"]
+    for n, address in enumerate(bad):
+        registry.register(f"bad{n}", address)
+    # The registry's word, without checks that would find them out.
+    write(chain)
+    chain.start_nlbd()
+    chain.nlbd.wait_log("gateway=bad6: its address is no host's: left out")
+    assert chain.states() == {} and chain.refuses()
+    for name, host in chain.gateways.items():
+        registry.register(name, host.address)
+    chain.wait_up(2)
+    assert set(chain.spread(20)) == {"gw1", "gw2"}
+    said = chain.nlbd.log()
+    assert said.count("its address is the virtual IP itself") == 1, "not with every change"
+    assert said.count("its address is no host's") == len(bad) - 1
