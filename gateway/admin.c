@@ -3,12 +3,16 @@
 
 #include <errno.h>
 
+#include "gateway/handover.h"
 #include "gateway/metrics.h"
+#include "gateway/upgrade.h"
 #include "lib/http_server.h"
 
 struct admin {
 	struct http_server *server;
 	struct gateway *gateway;
+	int inherited[ADMIN_LISTENERS_MAX]; /* not answered on yet */
+	size_t inherited_count;
 };
 
 static void get_healthz(struct http_request *req, void *arg)
@@ -66,6 +70,20 @@ static void post_drain(struct http_request *req, void *arg)
 	gateway_drain(a->gateway);
 }
 
+static void post_upgrade(struct http_request *req, void *arg)
+{
+	struct admin *a = arg;
+
+	upgrade_start(a->gateway, req);
+}
+
+static void post_handover(struct http_request *req, void *arg)
+{
+	struct admin *a = arg;
+
+	handover_give(a->gateway, req);
+}
+
 static const struct http_route routes[] = {
 	{ METHOD_GET, "/healthz", get_healthz, false },
 	{ METHOD_GET, "/readyz", get_readyz, false },
@@ -73,11 +91,23 @@ static const struct http_route routes[] = {
 	{ METHOD_GET, "/status", get_status, false },
 	{ METHOD_POST, "/reload", post_reload, true },
 	{ METHOD_POST, "/drain", post_drain, true },
+	{ METHOD_POST, "/upgrade", post_upgrade, true },
+	{ METHOD_POST, "/handover", post_handover, true },
 };
 
 static void on_request(struct http_request *req, void *arg)
 {
 	http_route(req, routes, ARRAY_SIZE(routes), arg);
+}
+
+static int listen_on(struct admin *a, const struct net_addr *addr, struct err *err)
+{
+	int fd = sockets_take(&a->gateway->inherited, addr);
+
+	if (fd < 0)
+		return http_server_listen(a->server, addr, 0660, err);
+	a->inherited[a->inherited_count++] = fd;
+	return 0;
 }
 
 struct admin *admin_new(struct gateway *g, struct err *err)
@@ -97,17 +127,41 @@ struct admin *admin_new(struct gateway *g, struct err *err)
 	if (!a->server)
 		rc = err_set(err, -ENOMEM, "out of memory");
 	if (rc == 0 && conf->bind.len)
-		rc = http_server_listen(a->server, &conf->bind, 0, err);
+		rc = listen_on(a, &conf->bind, err);
 	if (rc == 0 && conf->socket.p) {
 		if (net_parse_unix(&addr, conf->socket) < 0)
 			rc = err_set(err, -EINVAL, "admin.socket: %s is too long for a unix socket",
 				     conf->socket.p);
 		else
-			rc = http_server_listen(a->server, &addr, 0660, err);
+			rc = listen_on(a, &addr, err);
 	}
 	if (rc < 0)
 		admin_free(&a);
 	return a;
+}
+
+int admin_accept(struct admin *a, struct err *err)
+{
+	int rc = 0;
+
+	while (a->inherited_count && rc == 0)
+		rc = http_server_adopt(a->server, a->inherited[--a->inherited_count], err);
+	return rc;
+}
+
+size_t admin_listeners(const struct admin *a, int out[static ADMIN_LISTENERS_MAX])
+{
+	size_t count = 0;
+
+	for (int fd; count < ADMIN_LISTENERS_MAX &&
+		     (fd = http_server_listener(a->server, (unsigned)count)) >= 0;)
+		out[count++] = fd;
+	return count;
+}
+
+void admin_let_go(struct admin *a)
+{
+	http_server_release(a->server);
 }
 
 void admin_free(struct admin **ap)
@@ -117,6 +171,8 @@ void admin_free(struct admin **ap)
 	if (!a)
 		return;
 	*ap = NULL;
+	while (a->inherited_count)
+		close(a->inherited[--a->inherited_count]);
 	http_server_free(&a->server);
 	free(a);
 }

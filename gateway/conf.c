@@ -698,6 +698,10 @@ static const struct conf_row conf_rows[] = {
 	  .help = "Deadlines and bounds of client connections." },
 	{ CONF_INT("drain_delay_ms", struct gw_conf, drain_delay_ms), .max = 600000, .def = "1000",
 	  .help = "Time between telling others and refusing new connections." },
+	{ CONF_INT("drain_idle_ms", struct gw_conf, drain_idle_ms), .min = 1, .max = HOUR_MS,
+	  .def = "1000",
+	  .help = "How long an idle HTTP/1.1 connection may still bring its last request when the "
+		  "gateway stops." },
 	{ CONF_INT("drain_timeout_ms", struct gw_conf, drain_timeout_ms), .max = HOUR_MS,
 	  .def = "30000", .help = "Time for what is running when the gateway stops." },
 	{ 0 },

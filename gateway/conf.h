@@ -252,7 +252,7 @@ struct gw_conf {
 	struct net_prefix *trusted_proxies;
 	size_t trusted_proxies_count;
 	struct gw_client client;
-	uint32_t drain_delay_ms, drain_timeout_ms;
+	uint32_t drain_delay_ms, drain_idle_ms, drain_timeout_ms;
 };
 
 /* The description for conf_load, conf_schema_json, conf_help and conf_check_reload. */

@@ -6,12 +6,14 @@
 #include <signal.h>
 
 #include "gateway/admin.h"
+#include "gateway/handover.h"
+#include "gateway/listeners.h"
 #include "gateway/pools.h"
+#include "gateway/upgrade.h"
 #include "lib/clock.h"
 #include "lib/daemon.h"
 #include "lib/log.h"
 
-#define LISTEN_BACKLOG 4096
 /* Descriptors that are not client connections: logs, admin, registry, and one to a service for each
  * client. */
 #define FDS_RESERVED 256
@@ -40,39 +42,6 @@ static unsigned count_cores(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
-/* Every worker has its own socket for each address (SO_REUSEPORT): the kernel spreads connections,
- * nobody shares a queue. */
-static int open_listeners(const struct gw_conf *conf, int *fds, struct err *err)
-{
-	for (size_t i = 0; i < conf->listeners_count; i++) {
-		fds[i] = net_listen(&conf->listeners[i].bind, true, LISTEN_BACKLOG, err);
-		if (fds[i] < 0) {
-			int rc = fds[i];
-
-			while (i--)
-				close(fds[i]);
-			return rc;
-		}
-	}
-	return 0;
-}
-
-/*
- * With SO_REUSEPORT a second process could listen on the same address unnoticed and take half of
- * the connections: a plain bind first finds it.
- */
-static int check_addresses_free(const struct gw_conf *conf, struct err *err)
-{
-	for (size_t i = 0; i < conf->listeners_count; i++) {
-		int fd = net_listen(&conf->listeners[i].bind, false, 1, err);
-
-		if (fd < 0)
-			return fd;
-		close(fd);
-	}
-	return 0;
-}
-
 static int make_workers(struct gateway *g, struct err *err)
 {
 	const struct gw_conf *conf = &g->snapshot->conf;
@@ -81,22 +50,22 @@ static int make_workers(struct gateway *g, struct err *err)
 	size_t most = conf->client.max_connections
 			      ? conf->client.max_connections
 			      : (fds > 2UL * FDS_RESERVED ? (fds - FDS_RESERVED) / 2 : fds / 4);
-	int listen_fds[64];
+	struct listeners listeners = { 0 };
+	int rc = listeners_open(&listeners, conf, count, &g->inherited, err);
 
+	if (rc < 0)
+		return rc;
 	g->workers = calloc(count, sizeof(struct worker *));
-	if (!g->workers)
-		return err_set(err, -ENOMEM, "out of memory");
-	for (unsigned i = 0; i < count; i++) {
-		int rc = open_listeners(conf, listen_fds, err);
-
-		if (rc < 0)
-			return rc;
-		rc = worker_new(&g->workers[i], g, i, listen_fds, (unsigned)conf->listeners_count,
+	for (unsigned i = 0; g->workers && i < count; i++) {
+		rc = worker_new(&g->workers[i], g, i, &listeners,
 				(unsigned)MAX(most / count, (size_t)1));
 		if (rc < 0)
-			return err_set(err, rc, "cannot make a worker: %s", strerror(-rc));
+			break;
 		g->worker_count++;
 	}
+	listeners_fini(&listeners);
+	if (!g->workers || rc < 0)
+		return err_set(err, -ENOMEM, "cannot make the workers: out of memory");
 	return 0;
 }
 
@@ -127,9 +96,7 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 	g->token_cache = token_cache_new(conf->token_cache_tokens);
 	if (!g->loop || !g->limits || !g->token_cache)
 		return err_set(err, -ENOMEM, "out of memory");
-	rc = check_addresses_free(conf, err);
-	if (rc == 0)
-		rc = make_workers(g, err);
+	rc = make_workers(g, err);
 	if (rc == 0) {
 		g->admin = admin_new(g, err);
 		rc = g->admin ? 0 : -EINVAL;
@@ -246,7 +213,11 @@ static void on_worker_ended(struct loop_task *task)
 {
 	struct gateway *g = container_of(task, struct worker, ended)->gateway;
 
-	if (--g->workers_running == 0)
+	if (--g->workers_running)
+		return;
+	if (g->has_let_go) /* the registration is the new process's */
+		on_deregistered(g);
+	else
 		pools_deregister(g->pools, on_deregistered, g);
 }
 
@@ -268,8 +239,20 @@ static void on_state_timer(struct loop_timer *timer)
 	drain_workers(g);
 }
 
+void gateway_let_go(struct gateway *g)
+{
+	g->has_let_go = true;
+	upgrade_done(g);
+	pools_let_go(g->pools);
+	admin_let_go(g->admin);
+	loop_timer_stop(g->loop, &g->state_timer);
+	on_state_timer(&g->state_timer);
+}
+
 void gateway_drain(struct gateway *g)
 {
+	/* Who is about to take over from it must not: this one is to end. */
+	handover_free(&g->handover);
 	switch (g->state) {
 	case GATEWAY_STARTING:
 	case GATEWAY_RUNNING:
@@ -331,6 +314,34 @@ static int start_workers(struct gateway *g, struct err *err)
 	return 0;
 }
 
+void gateway_go_live(struct gateway *g)
+{
+	struct err err;
+
+	for (unsigned i = 0; i < g->worker_count; i++)
+		worker_post_accept(g->workers[i]);
+	if (admin_accept(g->admin, &err) < 0 || pools_register(g->pools, &err) < 0) {
+		gateway_fail(g, err.text);
+		return;
+	}
+	/* What the one before listened on and this one does not. */
+	sockets_remove_files(&g->inherited);
+	sockets_fini(&g->inherited);
+	g->state = GATEWAY_RUNNING;
+	daemon_notify("READY=1");
+	daemon_watchdog_start(g->loop);
+	log_info("instance=%.*s domain=%.*s: running with %u workers",
+		 STR_ARG(g->snapshot->conf.instance), STR_ARG(g->snapshot->conf.domain),
+		 g->worker_count);
+}
+
+void gateway_fail(struct gateway *g, const char *why)
+{
+	err_set(&g->failure, -ECANCELED, "%s", why);
+	g->has_failed = true;
+	loop_stop(g->loop);
+}
+
 /* Threads that already run when another cannot be started. */
 static void stop_workers(struct gateway *g)
 {
@@ -351,27 +362,29 @@ int gateway_run(struct gateway *g, struct err *err)
 	rc = open_records(g, err);
 	if (rc == 0)
 		rc = start_workers(g, err);
-	if (rc == 0) {
-		pools_update(g->pools);
-		rc = pools_register(g->pools, err);
-	}
 	if (rc < 0) {
 		stop_workers(g);
 		return rc;
 	}
-	g->state = GATEWAY_RUNNING;
-	daemon_notify("READY=1");
-	daemon_watchdog_start(g->loop);
-	log_info("instance=%.*s domain=%.*s: running with %u workers",
-		 STR_ARG(g->snapshot->conf.instance), STR_ARG(g->snapshot->conf.domain),
-		 g->worker_count);
+	pools_update(g->pools);
+	if (g->handover)
+		handover_finish(g);
+	else
+		gateway_go_live(g);
 	loop_run(g->loop);
+	if (g->has_failed) {
+		*err = g->failure;
+		stop_workers(g);
+		return -ECANCELED;
+	}
 	log_info("stopped");
 	return 0;
 }
 
 void gateway_fini(struct gateway *g)
 {
+	handover_free(&g->handover);
+	upgrade_free(&g->upgrade);
 	for (unsigned i = 0; i < g->worker_count; i++)
 		worker_free(g->workers[i]);
 	free(g->workers);
@@ -380,6 +393,7 @@ void gateway_fini(struct gateway *g)
 	pools_free(&g->pools);
 	token_cache_free(&g->token_cache);
 	limits_table_free(&g->limits);
+	sockets_fini(&g->inherited);
 	snapshot_put(&g->snapshot);
 	loop_free(g->loop);
 }

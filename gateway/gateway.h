@@ -12,9 +12,12 @@
 #include "gateway/token_cache.h"
 #include "gateway/worker.h"
 #include "lib/loop.h"
+#include "lib/sockets.h"
 
-struct pools;
 struct admin;
+struct handover;
+struct pools;
+struct upgrade;
 
 enum gateway_state {
 	GATEWAY_STARTING,
@@ -42,6 +45,15 @@ struct gateway {
 	struct loop_timer state_timer;
 	uint64_t start_ms;
 	uint64_t reloads, reloads_failed;
+
+	const char *program; /* file of this process, and its arguments: for the next one */
+	char *const *argv;
+	struct sockets inherited;  /* listening already, until they are taken */
+	struct handover *handover; /* of the sockets, in progress; NULL: none */
+	struct upgrade *upgrade;   /* a process that was started to take over */
+	bool has_let_go;           /* another process has the sockets and the registration */
+	bool has_failed;
+	struct err failure;
 };
 
 /* Opens sockets and builds everything, in this order; starts no thread. 0, or -errno with the
@@ -50,6 +62,14 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 /* After privileges were given up: threads, then runs until drained. */
 int gateway_run(struct gateway *g, struct err *err);
 void gateway_fini(struct gateway *g);
+
+/* Everything is there: accepts, registers, says so. */
+void gateway_go_live(struct gateway *g);
+/* Ends gateway_run with this sentence. */
+void gateway_fail(struct gateway *g, const char *why);
+/* Another process goes on with the listening sockets, the admin socket and the registration: drains
+ * without a word to anybody. */
+void gateway_let_go(struct gateway *g);
 
 /* Reads the file again. A bad one changes nothing; the errors are logged, and appended to `errors`
  * unless NULL. */

@@ -13,7 +13,8 @@
 #include "lib/http_client.h"
 #include "lib/table.h"
 
-#define DRAIN_WAIT_S 120
+#define DRAIN_WAIT_S    120
+#define UPGRADE_WAIT_MS 60000 /* it ends by itself long before */
 
 struct ctl {
 	struct str url; /* "unix:/path", or "http://…" for what only reads */
@@ -29,6 +30,8 @@ static void print_help(void)
 	     "their answers\n"
 	     "  reload         read the configuration again; prints every mistake if it is "
 	     "refused\n"
+	     "  upgrade        start the program that is installed now; it takes over without a "
+	     "lost connection\n"
 	     "  drain [--wait] leave the registry and the load balancer, finish what runs, end the "
 	     "process\n"
 	     "  check FILE     validate a configuration file, with certificates and key sets, "
@@ -40,8 +43,8 @@ static void print_help(void)
 	     "  --socket PATH  admin.socket of the gatewayd to talk to (default "
 	     "$GATEHOUSE_GATEWAY, else\n"
 	     "                 the only one in " CTL_SOCKET_FOLDER ")\n"
-	     "  --url URL      its admin port instead, http://ADDRESS:PORT; there reload and drain "
-	     "are refused\n"
+	     "  --url URL      its admin port instead, http://ADDRESS:PORT; what changes "
+	     "something is refused there\n"
 	     "  --json         one JSON document instead of tables\n"
 	     "  --version, --help\n\n"
 	     "exit status: 0 done, 1 failed, 2 usage\n\n"
@@ -70,7 +73,11 @@ static int ask(const struct ctl *ctl, enum http_method method, const char *path,
 {
 	struct http_base base;
 	struct err err;
-	struct http_request_spec spec = { .method = method, .max_body = 64UL << 20 };
+	struct http_request_spec spec = {
+		.method = method,
+		.max_body = 64UL << 20,
+		.response_timeout_ms = UPGRADE_WAIT_MS,
+	};
 
 	if (http_base_parse(&base, ctl->url, true, &err) < 0)
 		return fail(err.text);
@@ -246,6 +253,27 @@ static int cmd_reload(const struct ctl *ctl)
 	return status;
 }
 
+static int cmd_upgrade(const struct ctl *ctl)
+{
+	struct http_answer answer;
+	json_t *json;
+	int status = 0;
+
+	if (ask(ctl, METHOD_POST, "/upgrade", &answer))
+		return 1;
+	json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
+	if (answer.status != 200)
+		status = print_problem(ctl, &answer);
+	else if (ctl->is_json)
+		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
+	else
+		printf("upgraded: process %lld serves, the one before drains\n",
+		       number_of(json, "pid"));
+	json_decref(json);
+	http_answer_fini(&answer);
+	return status;
+}
+
 /* Until nobody answers on the socket any more. */
 static bool wait_for_end(const struct ctl *ctl)
 {
@@ -302,6 +330,8 @@ static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
 		return cmd_metrics(ctl);
 	if (strcmp(command, "reload") == 0)
 		return cmd_reload(ctl);
+	if (strcmp(command, "upgrade") == 0)
+		return cmd_upgrade(ctl);
 	if (strcmp(command, "drain") == 0)
 		return cmd_drain(ctl, waits);
 	return usage("no such command");

@@ -16,7 +16,13 @@
 /* Pipelined requests and pieces of bodies; then the worker's other connections have their turn. */
 #define STEPS_PER_ROUND 32
 
-enum http1_wait { WAIT_NONE, WAIT_IDLE, WAIT_HEAD, WAIT_BODY };
+enum http1_wait {
+	WAIT_NONE,
+	WAIT_IDLE,
+	WAIT_LAST, /* idle while the worker drains: for a request that is on its way */
+	WAIT_HEAD,
+	WAIT_BODY
+};
 
 struct http1 {
 	struct conn *conn;
@@ -273,7 +279,8 @@ static const struct downstream_ops ops = {
 
 static void wait_for(struct http1 *h, enum http1_wait what)
 {
-	const struct gw_client *client = &h->conn->worker->conf->snapshot->conf.client;
+	const struct gw_conf *conf = &h->conn->worker->conf->snapshot->conf;
+	const struct gw_client *client = &conf->client;
 
 	if (h->wait == what)
 		return;
@@ -284,6 +291,9 @@ static void wait_for(struct http1 *h, enum http1_wait what)
 		break;
 	case WAIT_IDLE:
 		conn_set_deadline(h->conn, client->idle_timeout_ms);
+		break;
+	case WAIT_LAST:
+		conn_set_deadline(h->conn, conf->drain_idle_ms);
 		break;
 	case WAIT_HEAD:
 		conn_set_deadline(h->conn, client->head_timeout_ms);
@@ -583,11 +593,14 @@ static void http1_on_work(struct conn *c)
 			continue;
 		if (c->is_closed)
 			return;
-		if (c->has_eof || (c->worker->is_draining && buf_len(&c->in) == 0)) {
+		if (c->has_eof) {
 			conn_finish(c);
 			return;
 		}
-		wait_for(h, buf_len(&c->in) ? WAIT_HEAD : WAIT_IDLE);
+		if (buf_len(&c->in))
+			wait_for(h, WAIT_HEAD);
+		else
+			wait_for(h, c->worker->is_draining ? WAIT_LAST : WAIT_IDLE);
 		return;
 	}
 }
@@ -628,6 +641,7 @@ static void http1_on_deadline(struct conn *c)
 		body_failed(h, 408, REASON_CLIENT_TIMEOUT, "the request body comes too slowly");
 		break;
 	case WAIT_IDLE:
+	case WAIT_LAST:
 	case WAIT_NONE:
 		conn_finish(c);
 		return;

@@ -2,14 +2,17 @@
 /* gatewayd: reads the configuration, builds the parts in order, runs, tears down in reverse. */
 #include <linux/capability.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "gateway/gateway.h"
+#include "gateway/handover.h"
 #include "lib/daemon.h"
 
 static const struct daemon_program program = {
 	.name = "gatewayd",
 	.summary = "the API gateway of one domain: TLS, tokens, rate limits, routing to services",
 	.default_config = "/etc/gatehouse/gateway.json",
+	.can_take_over = true,
 	.notes = "signals:\n"
 		 "  SIGHUP   read the configuration again; a bad one changes nothing and is "
 		 "reported\n"
@@ -57,12 +60,20 @@ static int check(struct snapshot *snapshot, const char *file)
 	return 0;
 }
 
-static int run(struct snapshot *snapshot, const struct daemon_options *options)
+static int run(struct snapshot *snapshot, const struct daemon_options *options, char **argv)
 {
-	struct gateway g = { .config_file = options->config };
+	static char program_file[4096];
+	struct gateway g = { .config_file = options->config, .argv = argv };
 	struct err err = { "" };
-	int rc = gateway_start(&g, snapshot, &err);
+	/* Now, as long as the name leads to this file: an upgrade puts another in its place. */
+	ssize_t n = readlink("/proc/self/exe", program_file, sizeof(program_file) - 1);
+	int rc = sockets_from_systemd(&g.inherited, &err);
 
+	g.program = n > 0 ? program_file : argv[0];
+	if (rc == 0 && options->takes_over)
+		rc = handover_take(&g, snapshot, &err);
+	if (rc == 0)
+		rc = gateway_start(&g, snapshot, &err);
 	if (rc == 0)
 		rc = daemon_drop_privileges(options->user, NULL, 0, &err);
 	if (rc == 0)
@@ -83,7 +94,8 @@ int main(int argc, char **argv)
 		return print_schema();
 	if (load(&snapshot, &options) < 0)
 		return 1;
-	status = options.wants_check ? check(snapshot, options.config) : run(snapshot, &options);
+	status = options.wants_check ? check(snapshot, options.config)
+				     : run(snapshot, &options, argv);
 	snapshot_put(&snapshot);
 	return status;
 }

@@ -402,6 +402,11 @@ void pools_leave(struct pools *p)
 		reg_self_set_status(p->self, REG_OUT_OF_SERVICE);
 }
 
+void pools_let_go(struct pools *p)
+{
+	reg_self_forget(&p->self);
+}
+
 void pools_deregister(struct pools *p, void (*on_done)(void *arg), void *arg)
 {
 	if (p->self)

@@ -24,6 +24,8 @@ bool pools_are_ready(const struct pools *p);
 int pools_register(struct pools *p, struct err *err);
 /* OUT_OF_SERVICE at the registry: the NLB sends nothing new. */
 void pools_leave(struct pools *p);
+/* The registration is another process's from now on. */
+void pools_let_go(struct pools *p);
 /* Deregisters; then on_done, at the latest after two seconds, at once if there is nothing to do. */
 void pools_deregister(struct pools *p, void (*on_done)(void *arg), void *arg);
 

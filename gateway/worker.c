@@ -7,6 +7,7 @@
 
 #include "gateway/conn.h"
 #include "gateway/gateway.h"
+#include "gateway/listeners.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/service.h"
 #include "lib/clock.h"
@@ -274,12 +275,29 @@ static void listeners_remove(struct worker *w)
 static int listeners_add(struct worker *w)
 {
 	for (unsigned i = 0; i < w->listener_count; i++) {
-		int rc = loop_io_add(w->loop, &w->listeners[i].io, EPOLLIN);
+		/* Exclusive: where workers share a socket, not all of them wake for each
+		 * connection.
+		 */
+		int rc = loop_io_add(w->loop, &w->listeners[i].io, EPOLLIN | EPOLLEXCLUSIVE);
 
 		if (rc < 0)
 			return rc;
 	}
 	return 0;
+}
+
+static void run_accept_order(struct loop_task *task)
+{
+	struct worker *w = container_of(task, struct worker, accept_order);
+	int rc = w->is_draining ? 0 : listeners_add(w);
+
+	if (rc < 0)
+		log_error("worker %u cannot accept connections: %s", w->index, strerror(-rc));
+}
+
+void worker_post_accept(struct worker *w)
+{
+	loop_post(w->loop, &w->accept_order);
 }
 
 /* Out of descriptors or over the bound: existing connections go on, new ones wait in the kernel's
@@ -416,8 +434,8 @@ void worker_chunk_give(struct worker *w, void *chunk)
 		free(chunk);
 }
 
-int worker_new(struct worker **out, struct gateway *g, unsigned index, const int *listen_fds,
-	       unsigned count, unsigned conn_max)
+int worker_new(struct worker **out, struct gateway *g, unsigned index,
+	       const struct listeners *listeners, unsigned conn_max)
 {
 	struct worker *w = calloc(1, sizeof(*w));
 
@@ -427,7 +445,7 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index, const int
 	w->index = index;
 	w->conn_max = conn_max;
 	w->loop = loop_new();
-	w->listeners = calloc(count, sizeof(*w->listeners));
+	w->listeners = calloc(listeners->count, sizeof(*w->listeners));
 	w->chunks = calloc(CHUNKS_KEPT, sizeof(void *));
 	list_init(&w->conns);
 	list_init(&w->idle_requests);
@@ -435,18 +453,22 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index, const int
 	w->accept_pause.on_fire = accept_resume;
 	w->drain_timer.on_fire = on_drain_timeout;
 	w->drain_order.run = run_drain_order;
+	w->accept_order.run = run_accept_order;
 	if (!w->loop || !w->listeners || !w->chunks) {
 		worker_free(w);
 		return -ENOMEM;
 	}
-	for (unsigned i = 0; i < count; i++) {
-		w->listeners[i] = (struct worker_listener) {
-			.io = { .fd = listen_fds[i], .on_event = on_acceptable },
+	for (size_t i = 0; i < listeners->count; i++) {
+		const struct listener_socket *from = &listeners->sockets[i];
+
+		if (from->worker != index)
+			continue;
+		w->listeners[w->listener_count++] = (struct worker_listener) {
+			.io = { .fd = from->fd, .on_event = on_acceptable },
 			.worker = w,
-			.index = i,
+			.index = from->listener,
 		};
 	}
-	w->listener_count = count;
 	*out = w;
 	return 0;
 }
@@ -468,9 +490,7 @@ int worker_start(struct worker *w, struct worker_conf *conf)
 	int rc;
 
 	worker_adopt(w, conf);
-	rc = listeners_add(w);
-	if (rc == 0)
-		rc = -pthread_create(&w->thread, NULL, worker_run, w);
+	rc = -pthread_create(&w->thread, NULL, worker_run, w);
 	w->has_thread = rc == 0;
 	return rc;
 }

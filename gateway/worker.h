@@ -20,7 +20,7 @@ struct jwt_verifier;
 struct snapshot;
 struct tls_server;
 struct service;
-struct listener_conf;
+struct listeners;
 struct conn;
 
 /* Size of the pooled I/O buffers: one TLS record fits. */
@@ -50,7 +50,7 @@ struct worker_conf {
 struct worker_listener {
 	struct loop_io io;
 	struct worker *worker;
-	unsigned index; /* in the configuration */
+	unsigned index; /* in the configuration; several may have the same */
 };
 
 struct worker_stats {
@@ -86,7 +86,7 @@ struct worker {
 	uint64_t
 		drain_until_ms; /* connections are cut then; set before the drain order is posted */
 	struct loop_timer drain_timer;
-	struct loop_task drain_order;
+	struct loop_task drain_order, accept_order;
 	struct loop_task
 		ended; /* posted to the main loop at the end of the thread; the gateway sets run */
 
@@ -105,12 +105,14 @@ struct worker {
 	char http_date[32];
 };
 
-/* Makes a worker around the listening sockets (owned from now on). Its thread starts with
- * worker_start. */
-int worker_new(struct worker **out, struct gateway *g, unsigned index, const int *listen_fds,
-	       unsigned count, unsigned conn_max);
+/* Makes a worker around its share of the listening sockets (owned from now on). Its thread starts
+ * with worker_start. */
+int worker_new(struct worker **out, struct gateway *g, unsigned index,
+	       const struct listeners *listeners, unsigned conn_max);
 /* Starts the thread with its first configuration, taking the reference over. */
 int worker_start(struct worker *w, struct worker_conf *conf);
+/* From the main thread: begin to accept. */
+void worker_post_accept(struct worker *w);
 /* From the main thread: take this configuration for everything that begins from now on. Takes the
  * reference over. */
 void worker_post_conf(struct worker *w, struct worker_conf *conf);

@@ -22,7 +22,7 @@
 /* --- command line --------------------------------------------------------------------------------
  */
 
-enum { OPT_CHECK = 256, OPT_SCHEMA, OPT_USER, OPT_LOG_FORMAT, OPT_LOG_LEVEL };
+enum { OPT_CHECK = 256, OPT_SCHEMA, OPT_USER, OPT_LOG_FORMAT, OPT_LOG_LEVEL, OPT_TAKE_OVER };
 
 static void print_help(const struct daemon_program *program)
 {
@@ -35,12 +35,17 @@ static void print_help(const struct daemon_program *program)
 	       "      --user NAME       become this user once everything that needs root is done\n"
 	       "      --log-format F    text (default) or json, on standard error\n"
 	       "      --log-level L     error, warn, info (default) or debug\n"
+	       "%s"
 	       "      --version         print the version\n"
 	       "      --help            print this\n",
 	       program->name, program->summary, program->name, program->default_config ? "[" : "",
 	       program->default_config ? "]" : "", program->default_config ? " (default " : "",
 	       program->default_config ? program->default_config : "",
-	       program->default_config ? ")" : "");
+	       program->default_config ? ")" : "",
+	       program->can_take_over
+		       ? "      --take-over       take the listening sockets over from the process "
+			 "that runs, which then drains\n"
+		       : "");
 	if (program->notes)
 		printf("\n%s", program->notes);
 }
@@ -70,6 +75,7 @@ int daemon_parse_options(struct daemon_options *out, const struct daemon_program
 		{ "user", required_argument, NULL, OPT_USER },
 		{ "log-format", required_argument, NULL, OPT_LOG_FORMAT },
 		{ "log-level", required_argument, NULL, OPT_LOG_LEVEL },
+		{ "take-over", no_argument, NULL, OPT_TAKE_OVER },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -107,6 +113,11 @@ int daemon_parse_options(struct daemon_options *out, const struct daemon_program
 				return usage_error(program,
 						   "--log-level is error, warn, info or debug");
 			o.log_level = (enum log_level)word;
+			break;
+		case OPT_TAKE_OVER:
+			if (!program->can_take_over)
+				return usage_error(program, "knows no --take-over");
+			o.takes_over = true;
 			break;
 		case 'V':
 			printf("%s (gatehouse) %s\n", program->name, GATEHOUSE_VERSION);
@@ -215,6 +226,9 @@ static int become_user(const char *user, struct err *err)
 		return err_set(err, -ENOENT,
 			       "--user %s: no such user; make it first (adduser --system %s)", user,
 			       user);
+	/* A process started by one that has changed already. */
+	if (pw->pw_uid == getuid() && pw->pw_uid == geteuid())
+		return 0;
 	/* Keep the permitted capabilities over setuid; set_capabilities narrows them right after.
 	 */
 	if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || initgroups(user, pw->pw_gid) < 0 ||

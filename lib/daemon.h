@@ -18,6 +18,7 @@ struct daemon_program {
 	const char *name;           /* "gatewayd" */
 	const char *summary;        /* one sentence */
 	const char *default_config; /* path, NULL when -c must be given */
+	bool can_take_over;         /* knows --take-over */
 	const char *notes; /* paragraphs for the end of --help: files, signals, an example */
 };
 
@@ -25,6 +26,7 @@ struct daemon_options {
 	const char *config; /* -c, --config */
 	const char *user;   /* --user; NULL: stay who we are */
 	bool wants_check;   /* --check: validate and end */
+	bool takes_over;    /* --take-over: from a process that runs already */
 	bool wants_schema;  /* --schema: print the JSON Schema of the configuration and end */
 	enum log_format log_format;
 	enum log_level log_level;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One connection: reads requests, hands them over, writes answers, watches the time. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -208,6 +209,19 @@ void http_conn_answered(struct http_conn *c)
 {
 	conn_release_request(c);
 	http_conn_kick(c);
+}
+
+int http_detach(struct http_request *req)
+{
+	struct http_conn *c = container_of(req, struct pending, req)->conn;
+	int fd = fcntl(c->io.fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		return -errno;
+	/* The connection ends as a broken one does, without a word; the socket lives on in fd. */
+	c->is_cut_off = true;
+	http_conn_answered(c);
+	return fd;
 }
 
 /* Parses the head at the front. Returns false when the connection has to wait or was refused. */

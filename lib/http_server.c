@@ -144,14 +144,14 @@ static void listener_on_event(struct loop_io *io, uint32_t events)
 	}
 }
 
-static void server_close_listeners(struct http_server *s)
+static void server_close_listeners(struct http_server *s, bool removes_files)
 {
 	loop_timer_stop(s->loop, &s->accept_again);
 	for (unsigned i = 0; i < s->listener_count; i++) {
 		struct listener *l = &s->listeners[i];
 		struct net_addr addr = { 0 };
 
-		if (l->is_local && http_server_address(s, i, &addr) == 0)
+		if (removes_files && l->is_local && http_server_address(s, i, &addr) == 0)
 			net_remove_socket_file(&addr);
 		loop_io_remove(s->loop, &l->io);
 		close(l->io.fd);
@@ -159,25 +159,17 @@ static void server_close_listeners(struct http_server *s)
 	s->listener_count = 0;
 }
 
-int http_server_listen(struct http_server *s, const struct net_addr *addr, unsigned mode,
-		       struct err *err)
+/* Takes the descriptor over. */
+static int server_add_listener(struct http_server *s, int fd, bool is_local, struct err *err)
 {
 	struct listener *l = &s->listeners[s->listener_count];
-	bool is_local = addr->sa.sa_family == AF_UNIX;
-	mode_t saved = 0;
-	int fd, r;
+	int r;
 
-	if (s->listener_count == HTTP_LISTENERS_MAX)
+	if (s->listener_count == HTTP_LISTENERS_MAX) {
+		close(fd);
 		return err_set(err, -ENOSPC, "at most %d addresses to listen on",
 			       HTTP_LISTENERS_MAX);
-	/* The permissions are the access control, so they must be right from the first moment. */
-	if (is_local)
-		saved = umask(~(mode_t)(mode ? mode : 0660) & 0777);
-	fd = net_listen(addr, false, 1024, err);
-	if (is_local)
-		umask(saved);
-	if (fd < 0)
-		return fd;
+	}
 	*l = (struct listener) { .server = s, .is_local = is_local };
 	l->io = (struct loop_io) { .fd = fd, .on_event = listener_on_event };
 	r = loop_io_add(s->loop, &l->io, EPOLLIN);
@@ -187,6 +179,36 @@ int http_server_listen(struct http_server *s, const struct net_addr *addr, unsig
 	}
 	s->listener_count++;
 	return 0;
+}
+
+int http_server_adopt(struct http_server *s, int fd, struct err *err)
+{
+	struct net_addr addr = { .len = sizeof(addr.un) };
+
+	if (getsockname(fd, &addr.sa, &addr.len) < 0)
+		addr.sa.sa_family = AF_UNSPEC;
+	return server_add_listener(s, fd, addr.sa.sa_family == AF_UNIX, err);
+}
+
+int http_server_listener(const struct http_server *s, unsigned i)
+{
+	return i < s->listener_count ? s->listeners[i].io.fd : -1;
+}
+
+int http_server_listen(struct http_server *s, const struct net_addr *addr, unsigned mode,
+		       struct err *err)
+{
+	bool is_local = addr->sa.sa_family == AF_UNIX;
+	mode_t saved = 0;
+	int fd;
+
+	/* The permissions are the access control, so they must be right from the first moment. */
+	if (is_local)
+		saved = umask(~(mode_t)(mode ? mode : 0660) & 0777);
+	fd = net_listen(addr, false, 1024, err);
+	if (is_local)
+		umask(saved);
+	return fd < 0 ? fd : server_add_listener(s, fd, is_local, err);
 }
 
 int http_server_address(const struct http_server *s, unsigned i, struct net_addr *out)
@@ -253,12 +275,10 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
 	return s;
 }
 
-void http_server_stop(struct http_server *s, void (*on_stopped)(void *arg), void *arg)
+static void server_stop(struct http_server *s, bool removes_files)
 {
 	s->is_stopping = true;
-	s->on_stopped = on_stopped;
-	s->stopped_arg = arg;
-	server_close_listeners(s);
+	server_close_listeners(s, removes_files);
 	list_for_each_safe (node, &s->idle)
 		http_conn_close(container_of(node, struct http_conn, node));
 	list_for_each_safe (node, &s->busy) {
@@ -275,13 +295,25 @@ void http_server_stop(struct http_server *s, void (*on_stopped)(void *arg), void
 	http_server_check_stopped(s);
 }
 
+void http_server_stop(struct http_server *s, void (*on_stopped)(void *arg), void *arg)
+{
+	s->on_stopped = on_stopped;
+	s->stopped_arg = arg;
+	server_stop(s, true);
+}
+
+void http_server_release(struct http_server *s)
+{
+	server_stop(s, false);
+}
+
 void http_server_free(struct http_server **sp)
 {
 	struct http_server *s = TAKE_PTR(*sp);
 
 	if (!s)
 		return;
-	server_close_listeners(s);
+	server_close_listeners(s, true);
 	list_splice(&s->busy, &s->idle);
 	list_for_each_safe (node, &s->busy)
 		http_conn_close(container_of(node, struct http_conn, node));

@@ -71,6 +71,10 @@ struct http_server *http_server_new(struct loop *loop, const struct http_server_
  * are the file permissions of a unix socket (0: 0660), ignored for TCP. */
 int http_server_listen(struct http_server *s, const struct net_addr *addr, unsigned mode,
 		       struct err *err);
+/* The same with a socket that listens already, owned from now on, also when it fails. */
+int http_server_adopt(struct http_server *s, int fd, struct err *err);
+/* The descriptor of the i-th listener, still the server's; -1 when there is none. */
+int http_server_listener(const struct http_server *s, unsigned i);
 /* The address of the i-th listener, for those that asked for port 0. */
 int http_server_address(const struct http_server *s, unsigned i, struct net_addr *out);
 /*
@@ -79,6 +83,9 @@ int http_server_address(const struct http_server *s, unsigned i, struct net_addr
  * called by the loop when the last connection is gone; there the server may be freed.
  */
 void http_server_stop(struct http_server *s, void (*on_stopped)(void *arg), void *arg);
+/* The same when somebody else goes on with the listening sockets: the files of unix sockets stay.
+ */
+void http_server_release(struct http_server *s);
 /* Closes everything at once (calls on_gone of what is open) and clears the pointer. Not from within
  * a handler. */
 void http_server_free(struct http_server **s);
@@ -124,6 +131,12 @@ __attribute__((format(printf, 3, 4))) void http_problem(struct http_request *req
 __attribute__((format(printf, 4, 5))) void http_problem_field(struct http_request *req,
 							      unsigned status, const char *field,
 							      const char *detail, ...);
+
+/*
+ * Ends the request without an answer: the connection's descriptor is the caller's, who speaks
+ * something else over it. From within on_request only. Returns it, or -errno and nothing happened.
+ */
+int http_detach(struct http_request *req);
 
 /* --- bytes that many answers share ---------------------------------------------------------------
  */

@@ -91,6 +91,9 @@ struct reg_self *reg_self_start(struct reg_client *client, struct str app,
 /* Says REG_OUT_OF_SERVICE before draining, REG_UP after. Takes effect at the registry at once if it
  * can be reached, else as soon as it can. */
 void reg_self_set_status(struct reg_self *self, enum reg_status status);
+/* Leaves the registration to its lease, and to whoever renews it from now on. Clears the pointer;
+ * NULL inside is fine. */
+void reg_self_forget(struct reg_self **self);
 bool reg_self_is_registered(const struct reg_self *self);
 /* Deregisters, then (at the latest after 2 s) calls on_done, which may be NULL. Clears the pointer.
  * The client must live until then, or be freed, which ends it without on_done. */

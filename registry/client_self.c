@@ -266,6 +266,14 @@ void reg_self_stop(struct reg_self **selfp, void (*on_done)(void *arg), void *ar
 	loop_defer(self->client->loop, &self->done);
 }
 
+void reg_self_forget(struct reg_self **selfp)
+{
+	struct reg_self *self = TAKE_PTR(*selfp);
+
+	if (self)
+		self_free(self);
+}
+
 void reg_client_free_selfs(struct reg_client *c)
 {
 	list_for_each_safe (node, &c->selfs)
