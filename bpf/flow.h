@@ -24,20 +24,47 @@ static __always_inline __u64 flow_tag(__u64 hash)
 	return hash ? hash : 1;
 }
 
+/*
+ * 1 if x is zero, else 0. A bucket is mostly not in the cache, and a branch on what is in it would
+ * have the processor wait for it or guess wrong; by arithmetic it goes on with the packet, and with
+ * the next one, meanwhile. The barrier keeps clang from making a branch of it after all.
+ */
+static __always_inline __u64 is_zero(__u64 x)
+{
+	__u64 y = -x;
+
+	asm volatile("" : "+r"(y));
+	return ((x | y) >> 63) ^ 1;
+}
+
+static __always_inline __u64 max_u63(__u64 a, __u64 b)
+{
+	__s64 less = (__s64)(a - b) >> 63;
+
+	asm volatile("" : "+r"(less));
+	return a - ((a - b) & (__u64)less);
+}
+
 static __always_inline struct nlb_flow *flow_find(const struct nlb_config *cfg, __u64 hash,
 						  __u32 cpu)
 {
 	struct nlb_flow_bucket *bucket = flow_bucket(cfg, hash, cpu);
-	__u64 tag = flow_tag(hash);
+	__u64 tag = flow_tag(hash), is_here = 0, index = 0;
 
 	if (!bucket)
 		return NULL;
 #pragma unroll
-	for (int i = 0; i < NLB_FLOW_WAYS; i++) {
-		if (bucket->way[i].tag == tag)
-			return &bucket->way[i];
+	for (__u64 i = 0; i < NLB_FLOW_WAYS; i++) {
+		__u64 is_it = is_zero(bucket->way[i].tag ^ tag);
+
+		is_here |= is_it;
+		index |= is_it * i;
 	}
-	return NULL;
+	if (!is_here)
+		return NULL;
+	/* clang knows the bounds of it and leaves the mask out; the verifier of 6.1 does not. */
+	asm volatile("" : "+r"(index));
+	return &bucket->way[index & (NLB_FLOW_WAYS - 1)];
 }
 
 /*
@@ -91,21 +118,15 @@ static __always_inline bool flow_put(const struct nlb_config *cfg, __u64 hash, _
 	if (!bucket || !flow_guard_allows(cfg, now))
 		return false;
 
-	victim = &bucket->way[0];
 #pragma unroll
-	for (int i = 0; i < NLB_FLOW_WAYS; i++) {
+	for (__u64 i = 0; i < NLB_FLOW_WAYS; i++) {
 		struct nlb_flow *flow = &bucket->way[i];
 		__u64 score = (__u32)now - flow->used;
 
-		if (!flow->tag)
-			score = 1ULL << 32;
-		if (flow->tag == tag)
-			score = 1ULL << 33;
-		if (score > best) {
-			best = score;
-			victim = flow;
-		}
+		score |= is_zero(flow->tag) << 32 | is_zero(flow->tag ^ tag) << 33;
+		best = max_u63(score << 2 | (NLB_FLOW_WAYS - 1 - i), best);
 	}
+	victim = &bucket->way[NLB_FLOW_WAYS - 1 - (best & (NLB_FLOW_WAYS - 1))];
 	victim->tag = tag;
 	victim->gateway = gateway;
 	victim->generation = generation;
