@@ -202,13 +202,15 @@ static __always_inline int handle(struct packet *p, struct cursor *c, bool is_ip
 
 	if (reason != CONTINUE)
 		return finish((__u32)unless_other_host(p, reason, is_ipv6));
+	cfg = config_get();
+	if (cfg && !may_be_vip(cfg, p, is_ipv6))
+		return finish(NLB_REASON_NO_VIP);
 	if (!is_plain(p, is_ipv6))
 		return is_ipv6 ? handle_rare6(p->ctx, p->l3_offset)
 			       : handle_rare4(p->ctx, p->l3_offset);
 	reason = parse_l4(p, c, false);
 	if (reason != CONTINUE)
 		return finish((__u32)unless_other_host(p, reason, is_ipv6));
-	cfg = config_get();
 	if (!cfg)
 		return finish(NLB_REASON_NO_CONFIG);
 

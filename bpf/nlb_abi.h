@@ -95,7 +95,7 @@ struct nlb_config {
 	__u32 flow_regions;  /* CPUs whose regions are searched; at most NLB_FLOW_REGIONS */
 	__u32 udp_timeout;   /* ticks without a packet after which a UDP flow is forgotten */
 	__u32 icmp_per_tick; /* answers of the program's own (echo, too big), per CPU */
-	__u32 pad;
+	__u32 vip_filter;    /* the bits of all VIPs' addresses (nlb_vip_bit); 0: not told */
 };
 #define NLB_CONFIG_READY    1U
 #define NLB_CONFIG_ANY_PORT 2U /* at least one VIP takes every port: look again with port 0 */
@@ -293,6 +293,19 @@ static inline __attribute__((always_inline)) __u32 nlb_overhead_max(__u8 encap, 
 	if (encap == NLB_ENCAP_IPIP)
 		return header;
 	return header + gue + 2 * address;
+}
+
+/*
+ * One of 32 bits for an address. Where few addresses are VIPs, most of what is not for one is known
+ * by its bit, without a look-up.
+ */
+static inline __attribute__((always_inline)) __u32 nlb_vip_bit(const __be32 *address, __u8 is_ipv6)
+{
+	__u32 word = address[0];
+
+	if (is_ipv6)
+		word ^= address[1] ^ address[2] ^ address[3];
+	return 1U << ((word * 0x9e3779b1U) >> 27);
 }
 
 /* --- the flow hash -------------------------------------------------------------------------- */

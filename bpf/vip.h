@@ -21,6 +21,13 @@ static __always_inline struct nlb_vip *vip_lookup(const __be32 *address, __be16 
 	}
 }
 
+/* False: surely not. */
+static __always_inline bool may_be_vip(const struct nlb_config *cfg, const struct packet *p,
+				       bool is_ipv6)
+{
+	return !cfg->vip_filter || (cfg->vip_filter & nlb_vip_bit(p->destination, is_ipv6));
+}
+
 /* Says `reason` of a packet to a virtual IP; whatever is not for one belongs to the kernel. */
 static __always_inline int unless_other_host(const struct packet *p, int reason, bool is_ipv6)
 {

@@ -19,6 +19,7 @@
 #include "nlb.skel.h"
 #include "nlb/link.h"
 #include "nlb/lock.h"
+#include "nlb/vipmap.h"
 
 #define MTU_USUAL 1500
 
@@ -314,6 +315,20 @@ static bool takes_every_port(const struct nlb_conf *conf)
 	return false;
 }
 
+static uint32_t vip_filter(const struct nlb_conf *conf)
+{
+	uint32_t filter = 0;
+
+	for (size_t i = 0; i < conf->vips_count; i++) {
+		struct vip_key key = vip_key_of(&conf->vips[i]);
+		__be32 address[4];
+
+		memcpy(address, key.address, sizeof(address));
+		filter |= nlb_vip_bit(address, key.family == 6);
+	}
+	return filter;
+}
+
 /* A limit per second as one per tick: never none unless none was asked for. */
 static uint32_t per_tick(uint32_t per_second, uint32_t hz)
 {
@@ -328,6 +343,7 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 				     .hz = l->maps.hz,
 				     .udp_timeout = conf->udp_timeout_s * l->maps.hz,
 				     .icmp_per_tick = per_tick(conf->icmp_per_cpu_s, l->maps.hz),
+				     .vip_filter = vip_filter(conf),
 				     .flags = NLB_CONFIG_READY };
 	struct hash_key unused;
 	bool has_source[2];

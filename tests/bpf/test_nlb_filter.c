@@ -382,6 +382,47 @@ static void full_bucket_forgets_who_is_paid_up(void **state)
 	forget_sources();
 }
 
+/* --- which addresses are worth a look-up -------------------------------------------------------
+ */
+
+/* The bit that nlbd sets for this VIP. */
+static uint32_t bit_of(const struct shape *s)
+{
+	struct ip6 address6 = ip6(NET_VIP, s->vip);
+	__be32 address[4] = { htonl(VIP(s->vip)) };
+
+	if (s->is_ipv6)
+		memcpy(address, &address6, sizeof(address));
+	return nlb_vip_bit(address, s->is_ipv6);
+}
+
+static void other_addresses_are_passed_by_their_bit(void **state)
+{
+	static const struct shape plain[] = {
+		{ .flags = TCP_ACK },
+		{ .flags = TCP_SYN, .vip = VIP_GUE },
+		{ .is_udp = true },
+		{ .is_ipv6 = true },
+		{ .is_ipv6 = true, .is_udp = true, .vip = VIP_GUE },
+	};
+	struct bytes out;
+
+	fresh_world();
+	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++) {
+		for (uint32_t bit = 1; bit; bit <<= 1) {
+			conf.vip_filter = bit;
+			set_config();
+			if (bit == bit_of(&plain[i]))
+				assert_int_equal(run(&plain[i], &out), XDP_TX);
+			else
+				assert_ends(frame(&plain[i]), NLB_REASON_NO_VIP, XDP_PASS, "bit");
+		}
+		conf.vip_filter = 0; /* an nlbd that does not know of it */
+		set_config();
+		assert_int_equal(run(&plain[i], &out), XDP_TX);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -398,6 +439,7 @@ int main(void)
 		cmocka_unit_test(refusals_are_not_charged),
 		cmocka_unit_test(udp_flows_count_as_connections),
 		cmocka_unit_test(full_bucket_forgets_who_is_paid_up),
+		cmocka_unit_test(other_addresses_are_passed_by_their_bit),
 	};
 
 	return cmocka_run_group_tests_name("nlb_filter", tests, load_group, unload_group);
