@@ -44,7 +44,8 @@ gateways is out, is removed or is added, also as multiples of 1/N.
 
 # What is left when one row is taken off another: (what it is, the row, the row that lacks it).
 STEPS = (
-    ("Ethernet, IPv4 and TCP headers, look-up of the VIP in vain, counter", "no VIP (pass)", None),
+    ("Ethernet and IPv4 headers, bit of the address, counter", "no VIP (pass)", None),
+    ("TCP header, two look-ups of the VIP in vain", "no VIP, but bit of one (pass)", "no VIP (pass)"),
     ("(parsing, look-up of the VIP, hash, counter, but no ring)", "VIP without gateways (drop)", None),
     ("ring slot, gateway, counters of the gateway, new MAC addresses", "l2", "VIP without gateways (drop)"),
     ("moving the head, outer IPv4 header with checksum", "ipip", "l2"),

@@ -48,6 +48,8 @@ const struct bench_case cases[] = {
 	[CASE_PUSH] = { "bare ipip push", SUBJECT_PUSH, VIP_IPIP, 1, 64, ACK, XDP_TX },
 
 	{ "no VIP (pass)", SUBJECT_NLB, VIP_NONE, 1, 64, ACK, XDP_PASS, PEER_IPIP, .goal = 0.7 },
+	{ "no VIP, but bit of one (pass)", SUBJECT_NLB, VIP_NONE, 1, 64, ACK, XDP_PASS, PEER_IPIP,
+	  .is_unfiltered = true },
 	{ "no VIP, 64 k flows (pass)", SUBJECT_NLB, VIP_NONE, K64, 64, ACK, XDP_PASS, PEER_IPIP },
 	{ "VIP without gateways (drop)", SUBJECT_NLB, VIP_EMPTY, 1, 64, ACK, XDP_DROP },
 	{ "blocked source (drop)", SUBJECT_NLB, VIP_IPIP, 1, 64, ACK, XDP_DROP, .has_blocks = true,

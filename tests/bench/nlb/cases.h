@@ -57,11 +57,12 @@ struct bench_case {
 	uint8_t flags;  /* of the TCP header */
 	uint32_t verdict;
 	enum peer_kind peer;
-	double goal;     /* at most so many times the peer's time; 0: none */
-	bool in_order;   /* flows one after the other: each is new, there are so many */
-	bool is_flood;   /* more new connections than the guard lets into the table */
-	bool is_blocked; /* the source is on the block list */
-	bool has_blocks; /* the block list has entries, which these sources are not in */
+	double goal;        /* at most so many times the peer's time; 0: none */
+	bool in_order;      /* flows one after the other: each is new, there are so many */
+	bool is_flood;      /* more new connections than the guard lets into the table */
+	bool is_blocked;    /* the source is on the block list */
+	bool has_blocks;    /* the block list has entries, which these sources are not in */
+	bool is_unfiltered; /* addresses are not told from those of VIPs by their bits */
 	enum tunnel tunnel;
 };
 extern const struct bench_case cases[];

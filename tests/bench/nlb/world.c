@@ -73,6 +73,13 @@ void world_prepare(struct world *w, const struct bench_case *c)
 				     .flags = NLB_CONFIG_READY };
 	__u32 zero = 0;
 
+	for (enum vip vip = 0; vip < VIPS; vip++) {
+		__be32 address[4];
+
+		vip_address((uint8_t *)address, vip);
+		if (vips[vip].encap && !c->is_unfiltered)
+			config.vip_filter |= nlb_vip_bit(address, vips[vip].family == 6);
+	}
 	if (c->has_blocks)
 		config.flags |= NLB_CONFIG_BLOCKED;
 	nlb_address(config.source[0], 4);
