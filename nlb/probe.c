@@ -287,6 +287,24 @@ static int send_frame(const struct probe *probe, uint16_t source_port, uint32_t 
 	return 0;
 }
 
+/*
+ * A port asks with one sequence as long as nobody resets it. If the gateway has half a connection
+ * of it still, because its answer or our reset was lost, then this is the same SYN once more, which
+ * is answered; one with another sequence would not be, for the minute that the half lasts.
+ */
+static int draw_sequence(struct prober *p, struct probe_attempt *attempt, struct probe *probe)
+{
+	int rc;
+
+	if (attempt->has_sequence)
+		return 0;
+	attempt->probe = probe;
+	random_bytes(&attempt->sequence, sizeof(attempt->sequence));
+	rc = hmap_insert(&p->attempts, &attempt->node, attempt->sequence);
+	attempt->has_sequence = rc == 0;
+	return rc;
+}
+
 int probe_send(struct probe *probe, struct prober *p)
 {
 	unsigned i = (probe->latest + 1) % PROBE_PORTS;
@@ -298,13 +316,9 @@ int probe_send(struct probe *probe, struct prober *p)
 		find_sources(p);
 	if (!p->source[probe->vip.sa.sa_family == AF_INET6].len)
 		return -EADDRNOTAVAIL;
-	forget(p, attempt);
-	attempt->probe = probe;
-	random_bytes(&attempt->sequence, sizeof(attempt->sequence));
-	rc = hmap_insert(&p->attempts, &attempt->node, attempt->sequence);
+	rc = draw_sequence(p, attempt, probe);
 	if (rc)
 		return rc;
-	attempt->has_sequence = true;
 	probe->latest = i;
 	rc = send_frame(probe, p->port[i], attempt->sequence, PROBE_SYN);
 	probe->is_waiting = rc == 0;

@@ -30,7 +30,7 @@ enum probe_result {
 	PROBE_REFUSED,  /* a RST from the VIP: the tunnel works, but nobody listens */
 };
 
-/* Answers to a few earlier attempts are still recognised, so that they can be ended in order. */
+/* Answers to a few earlier attempts are recognised too, so that they can be ended in order. */
 #define PROBE_PORTS 4
 
 struct probe_attempt {

@@ -288,3 +288,24 @@ def test_every_check_is_counted(make_chain):
     chain.wait_state("gw2", "up")
     assert metrics()['gatehouse_nlb_vip_panic{vip="rider"}'] == "0"
     assert set(chain.spread(10)) == {"gw2"}
+
+
+def test_answers_that_were_lost_do_not_haunt_the_tunnel(make_chain):
+    """The gateway has half a connection of each port that asked; it is up as soon as it is heard."""
+    chain = make_chain(gateways=1)
+    chain.start()
+    gateway = chain.gateways["gw1"]
+    # What the VIP answers to the NLB goes to nobody.
+    gateway.ip(*"link add nowhere up type veth peer name nobody".split())
+    gateway.ip(*"link set nobody up".split())
+    gateway.ip(*f"neigh add {NLB} lladdr 02:00:00:00:00:66 dev nowhere nud permanent".split())
+    gateway.ip(*f"route add {NLB} dev nowhere table 100".split())
+    gateway.ip(*f"rule add from {VIP} lookup 100".split())
+    chain.wait_state("gw1", "down")
+    failed = chain.states()["gw1"]["checks_failed"]
+    wait_until(lambda: chain.states()["gw1"]["checks_failed"] > failed + 8, "all ports asked", 10.0)
+    gateway.ip(*f"rule del from {VIP} lookup 100".split())
+    chain.wait_state("gw1", "up")
+    passed = chain.states()["gw1"]
+    wait_until(lambda: chain.states()["gw1"]["checks_passed"] > passed["checks_passed"] + 12, "more")
+    assert chain.states()["gw1"]["checks_failed"] <= passed["checks_failed"] + 1
