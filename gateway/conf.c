@@ -590,6 +590,12 @@ static const struct conf_row redirect_rows[] = {
 static const struct conf_object redirect_object = CONF_OBJECT_OF(struct gw_redirect, redirect_rows,
 								 .check = gw_check_redirect);
 
+const char *const gw_priorities[] = { [GW_LOW] = "low",
+				      [GW_NORMAL] = "normal",
+				      [GW_HIGH] = "high",
+				      [GW_CRITICAL] = "critical",
+				      NULL };
+
 static const struct conf_row route_rows[] = {
 	{ CONF_STRING("name", struct gw_route, name), .flags = CONF_REQUIRED, .valid = valid_name,
 	  .help = "For logs, metrics and limits by endpoint." },
@@ -601,6 +607,8 @@ static const struct conf_row route_rows[] = {
 	  .help = "Rate limits beside those of all routes." },
 	{ CONF_CUSTOM("require", struct gw_route, require, parse_require), .schema = REQUIRE_SCHEMA,
 	  .help = "Claims that the token must have, and words of which each must hold one." },
+	{ CONF_ENUM("priority", struct gw_route, priority, gw_priorities), .def = "\"normal\"",
+	  .help = "Who is refused first under overload, if there is load_shedding." },
 	{ CONF_STRING("service", struct gw_route, service), .help = "Where requests go." },
 	{ CONF_ARRAY("split", struct gw_route, split, &split_object), .max = 32,
 	  .help = "Several services by weight instead." },
@@ -662,6 +670,18 @@ static const struct conf_row client_rows[] = {
 };
 static const struct conf_object client_object = CONF_OBJECT_OF(struct gw_client, client_rows);
 
+static const struct conf_row load_shedding_rows[] = {
+	{ CONF_INT("max_delay_ms", struct gw_load_shedding, max_delay_ms), .min = 1, .max = 60000,
+	  .def = "100",
+	  .help = "Requests of priority normal are refused while a worker comes to them later than "
+		  "this: low ones at half of it, high ones at twice, critical ones never." },
+	{ CONF_INT("retry_after_s", struct gw_load_shedding, retry_after_s), .min = 1, .max = 3600,
+	  .def = "1", .help = "Told to those who are refused." },
+	{ 0 },
+};
+static const struct conf_object load_shedding_object = CONF_OBJECT_OF(struct gw_load_shedding,
+								      load_shedding_rows);
+
 static const struct conf_row conf_rows[] = {
 	{ CONF_STRING("instance", struct gw_conf, instance), .flags = CONF_FIXED,
 	  .valid = valid_name, .help = "Name of this gateway in logs; the host's when not given." },
@@ -696,6 +716,8 @@ static const struct conf_row conf_rows[] = {
 	  .help = "Peers whose X-Forwarded-For and X-Request-Id are believed." },
 	{ CONF_OBJECT("client", struct gw_conf, client, &client_object),
 	  .help = "Deadlines and bounds of client connections." },
+	{ CONF_OPTIONAL("load_shedding", struct gw_conf, load_shedding, &load_shedding_object),
+	  .flags = CONF_NULL, .help = "Refusing requests when there are more than can be served." },
 	{ CONF_INT("drain_delay_ms", struct gw_conf, drain_delay_ms), .max = 600000, .def = "1000",
 	  .help = "Time between telling others and refusing new connections." },
 	{ CONF_INT("drain_idle_ms", struct gw_conf, drain_idle_ms), .min = 1, .max = HOUR_MS,

@@ -155,6 +155,16 @@ struct gw_version {
 	bool enforce_sunset;
 };
 
+/* Who is refused first under overload. */
+enum gw_priority { GW_LOW, GW_NORMAL, GW_HIGH, GW_CRITICAL, GW_PRIORITIES };
+
+extern const char *const gw_priorities[]; /* their names, and NULL */
+
+struct gw_load_shedding {
+	uint32_t max_delay_ms;
+	uint32_t retry_after_s;
+};
+
 struct gw_respond {
 	uint16_t status;
 	struct str body, content_type;
@@ -190,6 +200,7 @@ struct gw_route {
 	struct str *limits;
 	size_t limits_count;
 	struct gw_requires require;
+	int priority; /* enum gw_priority */
 
 	/* exactly one target: */
 	struct str service;
@@ -252,6 +263,7 @@ struct gw_conf {
 	struct net_prefix *trusted_proxies;
 	size_t trusted_proxies_count;
 	struct gw_client client;
+	struct gw_load_shedding *load_shedding; /* NULL: none */
 	uint32_t drain_delay_ms, drain_idle_ms, drain_timeout_ms;
 };
 

@@ -144,6 +144,25 @@ static void write_outcomes(const struct gateway *g, struct buf *out)
 		    METRICS_LABELS({ "result", STR("refused") }), SUM(g, auth_refused));
 }
 
+static void write_overload(const struct gateway *g, struct buf *out)
+{
+	uint64_t delay_ns = 0;
+
+	for (unsigned i = 0; i < g->worker_count; i++)
+		delay_ns = MAX(delay_ns, metrics_get(&g->workers[i]->queue_delay_ns));
+	metrics_family(
+		out, "gatehouse_gateway_queue_delay_seconds", "gauge",
+		"How long requests waited for a worker, of the worst one when it last looked.");
+	metrics_double(out, "gatehouse_gateway_queue_delay_seconds", NULL,
+		       (double)delay_ns / (double)NSEC_PER_SEC);
+	metrics_family(out, "gatehouse_gateway_shed_total", "counter",
+		       "Requests refused under overload, by the priority of the route.");
+	for (unsigned i = 0; i < GW_PRIORITIES; i++)
+		metrics_u64(out, "gatehouse_gateway_shed_total",
+			    METRICS_LABELS({ "priority", str_from(gw_priorities[i]) }),
+			    sum(g, offsetof(struct worker_stats, shed) + i * sizeof(uint64_t)));
+}
+
 static void write_tables(const struct gateway *g, struct buf *out)
 {
 	struct token_cache_stats tokens;
@@ -242,6 +261,7 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 	write_routes(g, out);
 	write_outcomes(g, out);
 	write_connections(g, out);
+	write_overload(g, out);
 	write_tables(g, out);
 	write_services(g, out);
 	write_records(g, out);

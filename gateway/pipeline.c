@@ -9,6 +9,7 @@ static const struct stage stages[] = {
 	{ "redirect", stage_redirect }, /* listeners that only send people to https */
 	{ "path", stage_path },         /* one normalisation for all that follows */
 	{ "route", stage_route },
+	{ "shed", stage_shed }, /* under overload, by the route's priority */
 	{ "limit-address",
 	  stage_limit_address },      /* limits that need no identity, before any other work */
 	{ "version", stage_version }, /* deprecated, sunset, gone */

@@ -22,6 +22,7 @@ const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_UNAUTHENTICATED] = "unauthenticated",
 	[REASON_FORBIDDEN] = "forbidden",
 	[REASON_RATE_LIMITED] = "rate_limited",
+	[REASON_OVERLOADED] = "overloaded",
 	[REASON_TOO_LARGE] = "too_large",
 	[REASON_FIXED] = "fixed_response",
 	[REASON_NO_INSTANCE] = "no_instance",

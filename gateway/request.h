@@ -72,6 +72,7 @@ enum request_reason {
 	REASON_UNAUTHENTICATED,
 	REASON_FORBIDDEN,
 	REASON_RATE_LIMITED,
+	REASON_OVERLOADED, /* shed: the worker's queue is too long */
 	REASON_TOO_LARGE,
 	REASON_FIXED, /* a route that answers by itself */
 	REASON_NO_INSTANCE,

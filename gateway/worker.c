@@ -454,7 +454,8 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index,
 	w->drain_timer.on_fire = on_drain_timeout;
 	w->drain_order.run = run_drain_order;
 	w->accept_order.run = run_accept_order;
-	if (!w->loop || !w->listeners || !w->chunks) {
+	w->overload.io.fd = -1;
+	if (!w->loop || !w->listeners || !w->chunks || overload_init(&w->overload, w->loop) < 0) {
 		worker_free(w);
 		return -ENOMEM;
 	}
@@ -513,6 +514,7 @@ void worker_free(struct worker *w)
 		loop_step(w->loop, 0);
 		loop_step(w->loop, 0);
 	}
+	overload_fini(&w->overload);
 	for (unsigned i = 0; i < w->listener_count; i++)
 		close(w->listeners[i].io.fd);
 	if (w->conf)

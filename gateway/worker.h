@@ -9,6 +9,8 @@
 
 #include <pthread.h>
 
+#include "gateway/conf.h"
+#include "gateway/overload.h"
 #include "gateway/record.h"
 #include "gateway/request.h"
 #include "lib/hmap.h"
@@ -62,6 +64,7 @@ struct worker_stats {
 	uint64_t requests;
 	uint64_t http2_floods; /* connections ended for making work on purpose */
 	uint64_t reasons[REQUEST_REASONS];
+	uint64_t shed[GW_PRIORITIES];
 	uint64_t auth_ok, auth_cached, auth_refused;
 	uint64_t upstream_connects, upstream_reuses, upstream_retries;
 	uint64_t bytes_in, bytes_out;
@@ -95,6 +98,8 @@ struct worker {
 		stats; /* route_stats by route name; grows under stats_lock, which readers take */
 	pthread_mutex_t stats_lock;
 	struct worker_stats counters;
+	struct overload overload;
+	uint64_t queue_delay_ns; /* as measured last, for other threads to read */
 	struct record_ring *records; /* to the writer thread */
 
 	struct list idle_requests; /* for reuse */

@@ -52,6 +52,12 @@ static inline void metrics_inc(uint64_t *counter, uint64_t by)
 			 __ATOMIC_RELAXED);
 }
 
+/* The same for a value that goes up and down. */
+static inline void metrics_set(uint64_t *gauge, uint64_t value)
+{
+	__atomic_store_n(gauge, value, __ATOMIC_RELAXED);
+}
+
 static inline uint64_t metrics_get(const uint64_t *counter)
 {
 	return __atomic_load_n(counter, __ATOMIC_RELAXED);

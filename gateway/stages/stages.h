@@ -9,6 +9,7 @@ enum stage_result stage_identify(struct request *r);
 enum stage_result stage_redirect(struct request *r);
 enum stage_result stage_path(struct request *r);
 enum stage_result stage_route(struct request *r);
+enum stage_result stage_shed(struct request *r);
 enum stage_result stage_limit_address(struct request *r);
 enum stage_result stage_version(struct request *r);
 enum stage_result stage_body_size(struct request *r);
