@@ -224,6 +224,9 @@ class Lab:
         os.makedirs(host.bpffs)
         run("mount", "-t", "bpf", "bpf", host.bpffs)
         host.ip("link", "set", "lo", "up")
+        # Nobody has two of one address here; until that is found out, neighbours are not.
+        if os.path.exists("/proc/sys/net/ipv6"):
+            host.sysctl("net.ipv6.conf.default.accept_dad", 0)
         return host
 
     def _add_switch(self):
@@ -232,7 +235,7 @@ class Lab:
         # everybody's feet when a host is added.
         switch.ip(
             *("link", "add", "br0", "address", "02:00:00:00:00:01", "mtu", UNDERLAY_MTU),
-            *("type", "bridge", "stp_state", "0"),
+            *("type", "bridge", "stp_state", "0", "mcast_snooping", "0"),
         )
         switch.ip("address", "add", f"{SWITCH_UNDERLAY}/24", "dev", "br0")
         switch.ip("link", "set", "br0", "up")
