@@ -105,7 +105,8 @@ void vip_configure(struct vip *vip, const struct nlb_conf_vip *conf, struct chec
 void vip_mark(struct vip *vip);
 /* Brings its maps up to date now. */
 void vip_flush(struct vip *vip);
-/* All gateways of the VIP as its source names them now; see listing_filter() for who is left out. */
+/* All gateways of the VIP as its source names them now; see listing_filter() for who is left out.
+ */
 void vip_list(struct vip *vip, struct gateway_listing *list, size_t count);
 /* Asks for the next hops of its gateways again. */
 void vip_resolve(struct vip *vip);
