@@ -99,7 +99,7 @@ struct worker {
 	pthread_mutex_t stats_lock;
 	struct worker_stats counters;
 	struct overload overload;
-	uint64_t queue_delay_ns; /* as measured last, for other threads to read */
+	uint64_t queue_delay_ns;     /* as measured last, for other threads to read */
 	struct record_ring *records; /* to the writer thread */
 
 	struct list idle_requests; /* for reuse */

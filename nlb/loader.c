@@ -356,7 +356,8 @@ int loader_configure(struct loader *l, const struct nlb_conf *conf, struct err *
 
 	nlb_conf_hash_keys(conf, &unused, keys);
 	memcpy(config.hash_key, keys, sizeof(keys));
-	if ((l->config.flags & NLB_CONFIG_READY) && memcmp(l->config.hash_key, keys, sizeof(keys)))
+	if ((l->config.flags & NLB_CONFIG_READY) &&
+	    memcmp(l->config.hash_key, keys, sizeof(keys)) != 0)
 		log_warn("interface=%s: hash_seed is another than before: connections of before "
 			 "meet other gateways, and most of them break",
 			 l->pins.interface);

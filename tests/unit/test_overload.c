@@ -82,7 +82,7 @@ static void probe_waits_in_the_loops_own_queue(void **state)
 	assert_int_equal(overload_delay_ns(&o, clock_mono_ns()), 0);
 	assert_true(o.is_out);
 	for (uint64_t from = clock_mono_ns(); clock_mono_ns() < from + 20 * MS;)
-		continue; /* the worker is busy */
+		; /* the worker is busy */
 	loop_step(loop, 0);
 	assert_false(o.is_out);
 	assert_true(o.last_ns >= 20 * MS);

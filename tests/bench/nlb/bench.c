@@ -234,7 +234,7 @@ static double peer_net(const struct bench *b, size_t c, int round)
 
 struct result bench_result(const struct bench *b, size_t c)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = { 0 };
 
 	for (int r = 0; r < b->rounds; r++)
 		values[r] = net(b, c, r);
@@ -243,7 +243,7 @@ struct result bench_result(const struct bench *b, size_t c)
 
 struct result bench_peer_result(const struct bench *b, size_t c)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = { 0 };
 
 	for (int r = 0; r < b->rounds; r++)
 		values[r] = peer_net(b, c, r);
@@ -252,7 +252,7 @@ struct result bench_peer_result(const struct bench *b, size_t c)
 
 struct result bench_peer_ratio(const struct bench *b, size_t c)
 {
-	double values[ROUNDS_MAX];
+	double values[ROUNDS_MAX] = { 0 };
 
 	for (int r = 0; r < b->rounds; r++)
 		values[r] = net(b, c, r) / peer_net(b, c, r);
