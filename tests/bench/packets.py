@@ -22,8 +22,8 @@ where nothing else is said; with several connections each packet is of one drawn
 
 PEER_NOTES = """\
 The last columns are another balancer's object file, given with `--with`, through the same harness in the same rounds, in
-turns, with the same VIPs, gateways and connections, and a connection table of the same capacity: {names}. "ours ÷ its"
-is the median of the rounds' own ratios.
+turns, with the same VIPs, gateways and connections: {names}. Its connection table has room for 4 M connections per CPU, which is
+Katran's default on two cores. "ours ÷ its" is the median of the rounds' own ratios.
 """
 
 VETH_NOTES = """\
