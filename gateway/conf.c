@@ -241,6 +241,21 @@ static const struct conf_object certificate_object = CONF_OBJECT_OF(struct gw_ce
 
 static const char *const tls_versions[] = { "1.2", "1.3", NULL };
 
+static const char *const client_auths[] = { "off", "request", "require", NULL };
+
+static const struct conf_row tls_host_rows[] = {
+	{ CONF_ENUM("min_version", struct gw_tls_host, min_version, tls_versions),
+	  .help = "Oldest TLS version accepted; that of the listener when not given." },
+	{ CONF_ENUM("client_auth", struct gw_tls_host, client_auth, client_auths),
+	  .help = "Client certificates; as the listener has it when not given." },
+	{ CONF_STRING("client_ca", struct gw_tls_host, client_ca),
+	  .help = "PEM file with the authorities that sign them; the listener's when not given." },
+	{ 0 },
+};
+static const struct conf_object tls_host_object = CONF_OBJECT_OF(
+	struct gw_tls_host, tls_host_rows, .name_offset = offsetof(struct gw_tls_host, name),
+	.check = gw_check_tls_host);
+
 static const struct conf_row tls_rows[] = {
 	{ CONF_ARRAY("certificates", struct gw_tls, certificates, &certificate_object),
 	  .flags = CONF_REQUIRED, .max = 1000,
@@ -249,13 +264,23 @@ static const struct conf_row tls_rows[] = {
 	  .valid = valid_protocol, .max = 8, .help = "Protocols offered, best first." },
 	{ CONF_ENUM("min_version", struct gw_tls, min_version, tls_versions), .def = "\"1.2\"",
 	  .help = "Oldest TLS version accepted." },
-	{ CONF_UNSUPPORTED("client_ca"), .flags = CONF_NULL,
-	  .help = "Client certificates are not asked for by this version." },
+	{ CONF_ENUM("client_auth", struct gw_tls, client_auth, client_auths), .def = "\"off\"",
+	  .help = "Client certificates: not asked for, verified if one is shown, or required." },
+	{ CONF_STRING("client_ca", struct gw_tls, client_ca), .flags = CONF_NULL,
+	  .help = "PEM file with the authorities that sign client certificates." },
+	{ CONF_MAP("hosts", struct gw_tls, hosts, &tls_host_object), .max = 10000,
+	  .valid_name = router_check_host,
+	  .help = "Host names with a policy of their own: \"api.example.com\" or "
+		  "\"*.example.com\"." },
+	{ CONF_BOOL("sni_strict", struct gw_tls, sni_strict), .def = "false",
+	  .help = "Refuses handshakes for names that no certificate has, instead of showing the "
+		  "first." },
 	{ CONF_STRING("ticket_keys", struct gw_tls, ticket_keys), .flags = CONF_NULL,
 	  .help = "File with the session ticket keys that all gateways of the domain share." },
 	{ 0 },
 };
-static const struct conf_object tls_object = CONF_OBJECT_OF(struct gw_tls, tls_rows);
+static const struct conf_object tls_object = CONF_OBJECT_OF(struct gw_tls, tls_rows,
+							    .check = gw_check_tls);
 
 static const struct conf_row proxy_rows[] = {
 	{ CONF_PREFIXES("from", struct gw_proxy_protocol, from), .flags = CONF_REQUIRED, .max = 256,

@@ -23,12 +23,28 @@ struct gw_certificate {
 
 enum gw_tls_version { GW_TLS_1_2, GW_TLS_1_3 };
 
+enum gw_client_auth { GW_CLIENT_AUTH_OFF, GW_CLIENT_AUTH_REQUEST, GW_CLIENT_AUTH_REQUIRE };
+
+/* A host name with a policy of its own; what it does not say is as in the listener. */
+struct gw_tls_host {
+	struct str name; /* lower case or not; "*.example.com" for wildcards */
+	int min_version; /* enum gw_tls_version */
+	int client_auth; /* enum gw_client_auth */
+	struct str client_ca;
+	bool has_min_version, has_client_auth;
+};
+
 struct gw_tls {
 	struct gw_certificate *certificates; /* at least one; the first is the default */
 	size_t certificates_count;
 	struct str *alpn; /* "http/1.1"; "h2" needs a version that speaks it */
 	size_t alpn_count;
 	int min_version; /* enum gw_tls_version */
+	int client_auth; /* enum gw_client_auth */
+	struct str client_ca;
+	struct gw_tls_host *hosts; /* inheritance resolved by the checks */
+	size_t hosts_count;
+	bool sni_strict;
 	struct str ticket_keys;
 };
 

@@ -21,6 +21,39 @@ void gw_check_listener(struct conf *c, void *object)
 		conf_error_at(c, "bind", "must have a port");
 }
 
+void gw_check_tls_host(struct conf *c, void *object)
+{
+	struct gw_tls_host *host = object;
+
+	host->has_min_version = conf_has(c, "min_version");
+	host->has_client_auth = conf_has(c, "client_auth");
+}
+
+/* What a host does not say is as in the listener; whoever asks for certificates needs somebody to
+ * trust. */
+void gw_check_tls(struct conf *c, void *object)
+{
+	struct gw_tls *tls = object;
+
+	if (tls->client_auth != GW_CLIENT_AUTH_OFF && !tls->client_ca.p)
+		conf_error_at(c, "client_auth", "needs a \"client_ca\"");
+	for (size_t i = 0; i < tls->hosts_count; i++) {
+		struct gw_tls_host *host = &tls->hosts[i];
+
+		if (!host->has_min_version)
+			host->min_version = tls->min_version;
+		if (!host->has_client_auth)
+			host->client_auth = tls->client_auth;
+		if (!host->client_ca.p)
+			host->client_ca = tls->client_ca;
+		if (host->client_auth == GW_CLIENT_AUTH_OFF || host->client_ca.p)
+			continue;
+		conf_enter_name(c, "hosts", host->name);
+		conf_error_at(c, "client_auth", "needs a \"client_ca\"");
+		conf_leave(c);
+	}
+}
+
 void gw_check_auth(struct conf *c, void *object)
 {
 	struct gw_auth *auth = object;

@@ -8,45 +8,81 @@
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
 #include "lib/cleanup.h"
-#include "lib/tls.h"
+#include "lib/clock.h"
+#include "lib/tls_identity.h"
+#include "lib/tls_tickets.h"
 
 /* --- certificates -------------------------------------------------------------------------- */
 
 static void check_certificate(struct conf *c, const struct gw_certificate *conf)
 {
-	struct tls_certificate files = { conf->certificate.p, conf->key.p };
-	struct tls_finding finding = { 0 };
+	struct tls_identity *id;
+	int64_t now_s = (int64_t)(clock_wall_ms() / MSEC_PER_SEC);
+	bool is_key = false;
 	struct err err;
 
 	if (!conf->certificate.p || !conf->key.p)
 		return; /* said already */
-	if (tls_check_certificate(&files, &finding, &err) < 0) {
-		conf_error_at(c, finding.is_key ? "key" : "certificate", "%s", err.text);
-		if (!finding.is_key && access(conf->key.p, R_OK) < 0)
+	id = tls_identity_load(conf->certificate.p, conf->key.p, &is_key, &err);
+	if (!id) {
+		conf_error_at(c, is_key ? "key" : "certificate", "%s", err.text);
+		if (!is_key && access(conf->key.p, R_OK) < 0)
 			conf_error_at(c, "key", "%s: cannot read the key: %s", conf->key.p,
 				      strerror(errno));
 		return;
 	}
-	if (finding.is_expired)
+	if (id->until_s < now_s)
 		conf_warn_at(c, "certificate", "%s: has expired; clients will refuse it",
 			     conf->certificate.p);
-	else if (finding.is_early)
+	else if (id->from_s > now_s)
 		conf_warn_at(c, "certificate", "%s: is not valid yet; clients will refuse it",
 			     conf->certificate.p);
+	tls_identity_put(&id);
+}
+
+static void check_trust(struct conf *c, const char *member, struct str path)
+{
+	struct tls_trust *trust;
+	struct err err;
+
+	if (!path.p)
+		return;
+	trust = tls_trust_load(path.p, &err);
+	if (!trust)
+		conf_error_at(c, member, "%s", err.text);
+	tls_trust_put(&trust);
+}
+
+static void check_ticket_keys(struct conf *c, struct str path)
+{
+	struct tls_ticket_keys keys;
+	struct err err;
+
+	if (!path.p)
+		return;
+	if (tls_ticket_keys_load(&keys, path.p, &err) < 0)
+		conf_error_at(c, "ticket_keys", "%s", err.text);
+	else
+		OPENSSL_cleanse(&keys, sizeof(keys));
 }
 
 static void check_tls(struct conf *c, const struct gw_tls *tls)
 {
-	struct err err;
-
 	conf_enter(c, "tls");
 	for (size_t i = 0; i < tls->certificates_count; i++) {
 		conf_enter_index(c, "certificates", i);
 		check_certificate(c, &tls->certificates[i]);
 		conf_leave(c);
 	}
-	if (tls->ticket_keys.p && tls_check_ticket_keys(tls->ticket_keys.p, &err) < 0)
-		conf_error_at(c, "ticket_keys", "%s", err.text);
+	check_trust(c, "client_ca", tls->client_ca);
+	for (size_t i = 0; i < tls->hosts_count; i++) {
+		if (str_eq(tls->hosts[i].client_ca, tls->client_ca))
+			continue; /* inherited */
+		conf_enter_name(c, "hosts", tls->hosts[i].name);
+		check_trust(c, "client_ca", tls->hosts[i].client_ca);
+		conf_leave(c);
+	}
+	check_ticket_keys(c, tls->ticket_keys);
 	conf_leave(c);
 }
 

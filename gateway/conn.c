@@ -9,6 +9,7 @@
 #include "gateway/snapshot.h"
 #include "lib/proxy_protocol.h"
 #include "lib/tls.h"
+#include "lib/tls_server.h"
 
 #define CONN_IN_MAX   (64UL * 1024)
 #define CONN_IN_SPARE 4096UL /* read beyond the largest head that is allowed */
@@ -87,6 +88,8 @@ static void conn_on_timer(struct loop_timer *timer)
 
 	if (c->awaits_proxy)
 		metrics_inc(&c->worker->counters.proxy_refused, 1);
+	else if (!c->proto)
+		metrics_inc(&c->worker->counters.handshakes_failed[TLS_FAILED_TIMEOUT], 1);
 	if (now >= c->stall_ms) {
 		conn_close(c);
 		return;
@@ -200,6 +203,7 @@ static void conn_free(struct loop_task *task)
 	struct conn *c = container_of(task, struct conn, free);
 
 	SSL_free(c->ssl);
+	free(c->client_certificate);
 	if (c->conf)
 		worker_conf_put(c->conf);
 	c->in.start = c->in.end = c->out.start = c->out.end = 0;
@@ -282,6 +286,9 @@ struct request *conn_request_new(struct conn *c, const char *protocol,
 	r->down_state = down_state;
 	r->protocol = protocol;
 	r->tls = c->tls;
+	r->tls_policy = c->tls_policy;
+	if (c->client_certificate)
+		r->client_certificate = str_from(c->client_certificate);
 	r->scheme = c->ssl ? STR("https") : STR("http");
 	r->client = c->peer;
 	r->client_ip = r->peer_ip = c->peer_ip;
@@ -316,7 +323,9 @@ static void conn_choose_protocol(struct conn *c)
 
 static void conn_do_handshake(struct conn *c)
 {
-	int rc = tls_handshake(c->ssl);
+	struct worker_stats *stats = &c->worker->counters;
+	enum tls_failure why;
+	int rc = tls_server_handshake(c->ssl, &why);
 
 	if (rc == -EAGAIN) {
 		/* Waiting for the peer, whichever way: the next edge brings us back. */
@@ -324,12 +333,15 @@ static void conn_do_handshake(struct conn *c)
 		return;
 	}
 	if (rc < 0) {
-		metrics_inc(&c->worker->counters.handshakes_failed, 1);
+		metrics_inc(&stats->handshakes_failed[why], 1);
 		conn_close(c);
 		return;
 	}
+	metrics_inc(&stats->handshakes, 1);
 	if (SSL_session_reused(c->ssl))
-		metrics_inc(&c->worker->counters.handshakes_resumed, 1);
+		metrics_inc(&stats->handshakes_resumed, 1);
+	c->tls_policy = tls_connection_policy(c->ssl);
+	c->client_certificate = tls_client_certificate(c->ssl);
 	c->can_read = c->can_write = true;
 	conn_choose_protocol(c);
 }

@@ -36,6 +36,8 @@ struct conn {
 	unsigned listener;
 	struct buf in, out;
 	const char *tls;                /* version, "" on plain connections */
+	uint64_t tls_policy;            /* under which it was made */
+	char *client_certificate;       /* verified, as a text for services; NULL: none */
 	const struct conn_proto *proto; /* NULL during the handshake */
 	void *proto_state;
 	struct loop_timer timer;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "gateway/snapshot.h"
+#include "gateway/tls_files.h"
 #include "gateway/worker.h"
 #include "lib/json.h"
 
@@ -57,12 +58,16 @@ int ctl_check(const char *file, bool is_json)
 {
 	struct conf_errors errors = { 0 };
 	struct snapshot *snapshot = NULL;
-	struct worker_conf *conf;
+	struct worker_conf *conf = NULL;
+	struct tls_files *files;
 	struct err err;
 	int status;
 
 	if (snapshot_load(&snapshot, file, &errors) == 0) {
-		conf = worker_conf_new(snapshot, &err);
+		files = tls_files_new(&snapshot->conf, &err);
+		if (files)
+			conf = worker_conf_new(snapshot, files, &err);
+		tls_files_free(&files);
 		if (conf)
 			worker_conf_put(conf);
 		else

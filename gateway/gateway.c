@@ -9,9 +9,11 @@
 #include "gateway/handover.h"
 #include "gateway/listeners.h"
 #include "gateway/pools.h"
+#include "gateway/tls_files.h"
 #include "gateway/upgrade.h"
 #include "lib/clock.h"
 #include "lib/daemon.h"
+#include "lib/file_watch.h"
 #include "lib/log.h"
 
 /* Descriptors that are not client connections: logs, admin, registry, and one to a service for each
@@ -123,7 +125,7 @@ static void report(const struct conf_errors *errors, const char *file, struct bu
 
 /* A configuration for every worker, or for none. */
 static struct worker_conf **make_confs(struct gateway *g, struct snapshot *snapshot,
-				       struct conf_errors *errors)
+				       const struct tls_files *files, struct conf_errors *errors)
 {
 	struct worker_conf **confs = calloc(g->worker_count + 1, sizeof(struct worker_conf *));
 	struct err err;
@@ -133,7 +135,7 @@ static struct worker_conf **make_confs(struct gateway *g, struct snapshot *snaps
 		return NULL;
 	}
 	for (unsigned i = 0; i < g->worker_count; i++) {
-		confs[i] = worker_conf_new(snapshot, &err);
+		confs[i] = worker_conf_new(snapshot, files, &err);
 		if (confs[i])
 			continue;
 		conf_errors_add(errors, "listeners", "%s", err.text);
@@ -143,6 +145,16 @@ static struct worker_conf **make_confs(struct gateway *g, struct snapshot *snaps
 		return NULL;
 	}
 	return confs;
+}
+
+static struct tls_files *load_tls_files(const struct snapshot *snapshot, struct conf_errors *errors)
+{
+	struct err err;
+	struct tls_files *files = tls_files_new(&snapshot->conf, &err);
+
+	if (!files)
+		conf_errors_add(errors, "", "%s", err.text);
+	return files;
 }
 
 static void reopen_records(struct gateway *g, struct buf *errors)
@@ -157,30 +169,87 @@ static void reopen_records(struct gateway *g, struct buf *errors)
 		buf_printf(errors, "%s\n", err.text);
 }
 
+/* --- certificates, keys and authorities that change on disk ------------------------------------
+ */
+
+#define TLS_CHANGE_DELAY_MS 200   /* certificate and key are replaced one after the other */
+#define TLS_POLL_MS         30000 /* for file systems that tell nothing */
+
+static void watch_tls_files(struct gateway *g)
+{
+	size_t count;
+	const char *const *paths = tls_files_paths(g->tls_files, &count);
+	int rc = g->tls_watch ? file_watch_set(g->tls_watch, paths, count) : 0;
+
+	if (rc < 0)
+		log_warn("tls: cannot watch all files (%s), looking every %d s", strerror(-rc),
+			 TLS_POLL_MS / 1000);
+}
+
+static void on_tls_file(const char *path, const char *problem, void *arg)
+{
+	struct gateway *g = arg;
+
+	if (problem) {
+		g->tls_reloads_failed++;
+		log_error("tls: %s: has changed and cannot be used, going on with what was there "
+			  "before: %s",
+			  path, problem);
+	} else {
+		g->tls_reloads++;
+		log_info("tls: %s: loaded again", path);
+	}
+}
+
+static void on_tls_change(void *arg)
+{
+	struct gateway *g = arg;
+	struct conf_errors errors = { 0 };
+	struct worker_conf **confs;
+
+	/* First the watch: what changes after it is seen by it. */
+	watch_tls_files(g);
+	if (!tls_files_refresh(g->tls_files, on_tls_file, g))
+		return;
+	confs = make_confs(g, g->snapshot, g->tls_files, &errors);
+	for (unsigned i = 0; confs && i < g->worker_count; i++)
+		worker_post_conf(g->workers[i], confs[i]);
+	if (!confs)
+		report(&errors, "tls", NULL);
+	free(confs);
+	conf_errors_fini(&errors);
+}
+
 int gateway_reload(struct gateway *g, struct buf *out)
 {
 	struct conf_errors errors = { 0 };
 	struct snapshot *fresh = NULL;
 	struct worker_conf **confs = NULL;
+	struct tls_files *files = NULL;
 	int rc;
 
 	daemon_notify("RELOADING=1");
 	rc = snapshot_load(&fresh, g->config_file, &errors);
 	if (rc == 0)
 		rc = conf_check_reload(&gw_conf_object, &g->snapshot->conf, &fresh->conf, &errors);
-	if (rc == 0) {
-		confs = make_confs(g, fresh, &errors);
-		rc = confs ? 0 : -EINVAL;
-	}
+	if (rc == 0)
+		files = load_tls_files(fresh, &errors);
+	if (files)
+		confs = make_confs(g, fresh, files, &errors);
+	rc = confs ? 0 : -EINVAL;
 	if (!confs) {
 		report(&errors, g->config_file, out);
 		log_error("reload: %zu mistakes, going on with the configuration in use",
 			  errors.count);
 		g->reloads_failed++;
 		snapshot_put(&fresh);
+		tls_files_free(&files);
 	} else {
 		snapshot_put(&g->snapshot);
 		g->snapshot = fresh;
+		tls_files_free(&g->tls_files);
+		g->tls_files = files;
+		watch_tls_files(g);
 		/* Instances first: a new route's first request finds them. */
 		pools_update(g->pools);
 		for (unsigned i = 0; i < g->worker_count; i++)
@@ -300,7 +369,7 @@ static void on_signal(int signo, void *arg)
 static int start_workers(struct gateway *g, struct err *err)
 {
 	for (unsigned i = 0; i < g->worker_count; i++) {
-		struct worker_conf *conf = worker_conf_new(g->snapshot, err);
+		struct worker_conf *conf = worker_conf_new(g->snapshot, g->tls_files, err);
 		int rc;
 
 		if (!conf)
@@ -360,12 +429,18 @@ int gateway_run(struct gateway *g, struct err *err)
 	if (rc < 0)
 		return err_set(err, rc, "cannot take signals: %s", strerror(-rc));
 	rc = open_records(g, err);
+	if (rc == 0) {
+		g->tls_files = tls_files_new(&g->snapshot->conf, err);
+		rc = g->tls_files ? 0 : -EINVAL;
+	}
 	if (rc == 0)
 		rc = start_workers(g, err);
 	if (rc < 0) {
 		stop_workers(g);
 		return rc;
 	}
+	g->tls_watch = file_watch_new(g->loop, TLS_CHANGE_DELAY_MS, TLS_POLL_MS, on_tls_change, g);
+	watch_tls_files(g);
 	pools_update(g->pools);
 	if (g->handover)
 		handover_finish(g);
@@ -394,6 +469,8 @@ void gateway_fini(struct gateway *g)
 	token_cache_free(&g->token_cache);
 	limits_table_free(&g->limits);
 	sockets_fini(&g->inherited);
+	file_watch_free(&g->tls_watch);
+	tls_files_free(&g->tls_files);
 	snapshot_put(&g->snapshot);
 	loop_free(g->loop);
 }

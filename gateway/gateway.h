@@ -14,6 +14,8 @@
 #include "lib/loop.h"
 #include "lib/sockets.h"
 
+struct file_watch;
+struct tls_files;
 struct admin;
 struct handover;
 struct pools;
@@ -54,6 +56,9 @@ struct gateway {
 	bool has_let_go;           /* another process has the sockets and the registration */
 	bool has_failed;
 	struct err failure;
+	struct tls_files *tls_files;
+	struct file_watch *tls_watch;
+	uint64_t tls_reloads, tls_reloads_failed; /* of single files, when they changed */
 };
 
 /* Opens sockets and builds everything, in this order; starts no thread. 0, or -errno with the

@@ -100,6 +100,7 @@ static bool is_protected(enum http_name id)
 	case HTTP_COOKIE:
 	case HTTP_FORWARDED:
 	case HTTP_HOST:
+	case HTTP_X_FORWARDED_CLIENT_CERT:
 	case HTTP_X_FORWARDED_FOR:
 	case HTTP_X_FORWARDED_HOST:
 	case HTTP_X_FORWARDED_PROTO:

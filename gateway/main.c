@@ -6,6 +6,7 @@
 
 #include "gateway/gateway.h"
 #include "gateway/handover.h"
+#include "gateway/tls_files.h"
 #include "lib/daemon.h"
 
 static const struct daemon_program program = {
@@ -48,8 +49,10 @@ static int load(struct snapshot **out, const struct daemon_options *options)
 static int check(struct snapshot *snapshot, const char *file)
 {
 	struct err err;
-	struct worker_conf *conf = worker_conf_new(snapshot, &err);
+	struct tls_files *files = tls_files_new(&snapshot->conf, &err);
+	struct worker_conf *conf = files ? worker_conf_new(snapshot, files, &err) : NULL;
 
+	tls_files_free(&files);
 	if (!conf) {
 		fprintf(stderr, "%s: listeners: %s\n", file, err.text);
 		return 1;

@@ -2,6 +2,7 @@
 #include "gateway/metrics.h"
 
 #include "gateway/pools.h"
+#include "gateway/tls_files.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "registry/client.h"
@@ -116,10 +117,6 @@ static void write_connections(const struct gateway *g, struct buf *out)
 	write_counter(out, "gatehouse_gateway_proxy_headers_refused_total",
 		      "Connections of listed peers without a sound PROXY header.",
 		      SUM(g, proxy_refused));
-	write_counter(out, "gatehouse_gateway_tls_handshakes_failed_total",
-		      "TLS handshakes that failed.", SUM(g, handshakes_failed));
-	write_counter(out, "gatehouse_gateway_tls_handshakes_resumed_total",
-		      "TLS handshakes that resumed a session.", SUM(g, handshakes_resumed));
 	write_counter(out, "gatehouse_gateway_http2_floods_total",
 		      "HTTP/2 connections ended because they made work on purpose.",
 		      SUM(g, http2_floods));
@@ -127,6 +124,38 @@ static void write_connections(const struct gateway *g, struct buf *out)
 		      SUM(g, bytes_in));
 	write_counter(out, "gatehouse_gateway_sent_bytes_total", "Response body bytes sent.",
 		      SUM(g, bytes_out));
+}
+
+static void write_expiry(const char *path, int64_t until_s, void *arg)
+{
+	metrics_u64(arg, "gatehouse_gateway_certificate_expiry_timestamp_seconds",
+		    METRICS_LABELS({ "certificate", str_from(path) }),
+		    (uint64_t)MAX(until_s, (int64_t)0));
+}
+
+static void write_tls(const struct gateway *g, struct buf *out)
+{
+	write_counter(out, "gatehouse_gateway_tls_handshakes_total", "TLS handshakes done.",
+		      SUM(g, handshakes));
+	write_counter(out, "gatehouse_gateway_tls_handshakes_resumed_total",
+		      "TLS handshakes that resumed a session.", SUM(g, handshakes_resumed));
+	metrics_family(out, "gatehouse_gateway_tls_handshakes_failed_total", "counter",
+		       "TLS handshakes that failed, by reason.");
+	for (unsigned i = 0; i < TLS_FAILURES; i++)
+		metrics_u64(out, "gatehouse_gateway_tls_handshakes_failed_total",
+			    METRICS_LABELS({ "reason", str_from(tls_failure_names[i]) }),
+			    sum(g, offsetof(struct worker_stats, handshakes_failed) +
+					   i * sizeof(uint64_t)));
+	write_counter(out, "gatehouse_gateway_tls_file_reloads_total",
+		      "Certificate, key, authority and ticket files loaded again.", g->tls_reloads);
+	write_counter(out, "gatehouse_gateway_tls_file_reloads_failed_total",
+		      "Such files that changed into something unusable, so the former stayed.",
+		      g->tls_reloads_failed);
+	if (!g->tls_files)
+		return;
+	metrics_family(out, "gatehouse_gateway_certificate_expiry_timestamp_seconds", "gauge",
+		       "When certificates in use run out, as Unix time.");
+	tls_files_each_certificate(g->tls_files, write_expiry, out);
 }
 
 static void write_outcomes(const struct gateway *g, struct buf *out)
@@ -262,6 +291,7 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 	write_outcomes(g, out);
 	write_connections(g, out);
 	write_overload(g, out);
+	write_tls(g, out);
 	write_tables(g, out);
 	write_services(g, out);
 	write_records(g, out);

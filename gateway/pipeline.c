@@ -7,7 +7,9 @@
 static const struct stage stages[] = {
 	{ "identify", stage_identify }, /* request id, client address, trace */
 	{ "redirect", stage_redirect }, /* listeners that only send people to https */
-	{ "path", stage_path },         /* one normalisation for all that follows */
+	{ "tls-policy",
+	  stage_tls_policy },   /* a connection speaks for hosts of its own policy only */
+	{ "path", stage_path }, /* one normalisation for all that follows */
 	{ "route", stage_route },
 	{ "shed", stage_shed }, /* under overload, by the route's priority */
 	{ "limit-address",

@@ -16,6 +16,7 @@
 const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_NONE] = "ok",
 	[REASON_BAD_REQUEST] = "bad_request",
+	[REASON_MISDIRECTED] = "misdirected",
 	[REASON_NO_ROUTE] = "no_route",
 	[REASON_METHOD] = "method_not_allowed",
 	[REASON_VERSION_GONE] = "version_gone",

@@ -66,6 +66,7 @@ struct sink_ops {
 enum request_reason {
 	REASON_NONE, /* the service answered, all went well */
 	REASON_BAD_REQUEST,
+	REASON_MISDIRECTED, /* the host has another TLS policy than the connection */
 	REASON_NO_ROUTE,
 	REASON_METHOD,
 	REASON_VERSION_GONE,
@@ -113,12 +114,14 @@ struct request {
 	/* --- as received; slices into the arena or the connection's buffer, stable until the
 	 * request ends */
 	const struct downstream_ops *down;
-	void *down_state;       /* the downstream's own */
-	const char *protocol;   /* "HTTP/1.1" */
-	const char *tls;        /* "TLSv1.3", "" for plain text */
-	struct str peer_ip;     /* of the connection, as text */
-	struct str client_ip;   /* the client's, as text */
-	bool is_from_proxy;     /* the peer is a trusted proxy */
+	void *down_state;              /* the downstream's own */
+	const char *protocol;          /* "HTTP/1.1" */
+	const char *tls;               /* "TLSv1.3", "" for plain text */
+	uint64_t tls_policy;           /* of the connection, see tls_server.h */
+	struct str client_certificate; /* verified, as for X-Forwarded-Client-Cert; len 0: none */
+	struct str peer_ip;            /* of the connection, as text */
+	struct str client_ip;          /* the client's, as text */
+	bool is_from_proxy;            /* the peer is a trusted proxy */
 	struct net_addr client; /* of the connection; behind a trusted proxy, what that says */
 	unsigned listener;      /* index in the configuration */
 	bool has_connection;    /* a Connection field is there */

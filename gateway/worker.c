@@ -9,11 +9,11 @@
 #include "gateway/gateway.h"
 #include "gateway/listeners.h"
 #include "gateway/snapshot.h"
+#include "gateway/tls_setup.h"
 #include "gateway/upstream/service.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/log.h"
-#include "lib/tls.h"
 
 #define ACCEPTS_PER_ROUND 64
 #define ACCEPT_PAUSE_MS   100
@@ -23,38 +23,8 @@
  * ---------------------------------------------------------------------------------------------------
  */
 
-static struct tls_server *listener_tls(const struct gw_listener *l, struct err *err)
-{
-	const struct gw_tls *tls = l->tls;
-	struct tls_server_options o = { 0 };
-	struct tls_certificate *certificates = calloc(tls->certificates_count,
-						      sizeof(*certificates));
-	const char **alpn = calloc(tls->alpn_count + 1, sizeof(*alpn));
-	struct tls_server *server = NULL;
-
-	if (certificates && alpn) {
-		for (size_t i = 0; i < tls->certificates_count; i++)
-			certificates[i] = (struct tls_certificate) {
-				tls->certificates[i].certificate.p, tls->certificates[i].key.p
-			};
-		for (size_t i = 0; i < tls->alpn_count; i++)
-			alpn[i] = tls->alpn[i].p;
-		o.certificates = certificates;
-		o.certificate_count = tls->certificates_count;
-		o.alpn = alpn;
-		o.alpn_count = tls->alpn_count;
-		o.min_version = tls->min_version == GW_TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
-		o.ticket_keys = tls->ticket_keys.p;
-		server = tls_server_new(&o, err);
-	} else {
-		err_set(err, -ENOMEM, "out of memory");
-	}
-	free(certificates);
-	free(alpn);
-	return server;
-}
-
-struct worker_conf *worker_conf_new(struct snapshot *snapshot, struct err *err)
+struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_files *files,
+				    struct err *err)
 {
 	const struct gw_conf *conf = &snapshot->conf;
 	struct worker_conf *c = calloc(1, sizeof(*c));
@@ -77,7 +47,7 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, struct err *err)
 	for (size_t i = 0; i < conf->listeners_count; i++) {
 		if (!conf->listeners[i].tls)
 			continue;
-		c->tls[i] = listener_tls(&conf->listeners[i], err);
+		c->tls[i] = tls_setup_listener(conf->listeners[i].tls, files, err);
 		if (!c->tls[i]) {
 			worker_conf_put(c);
 			return NULL;

@@ -16,10 +16,12 @@
 #include "lib/hmap.h"
 #include "lib/loop.h"
 #include "lib/metrics.h"
+#include "lib/tls_server.h"
 
 struct gateway;
 struct jwt_verifier;
 struct snapshot;
+struct tls_files;
 struct tls_server;
 struct service;
 struct listeners;
@@ -59,7 +61,8 @@ struct worker_stats {
 	uint64_t connections_accepted;
 	uint64_t accept_pauses; /* over the bound, or no descriptors left */
 	uint64_t proxy_refused; /* PROXY headers missing, malformed or late */
-	uint64_t handshakes_failed;
+	uint64_t handshakes;    /* done, resumed ones too */
+	uint64_t handshakes_failed[TLS_FAILURES];
 	uint64_t handshakes_resumed;
 	uint64_t requests;
 	uint64_t http2_floods; /* connections ended for making work on purpose */
@@ -132,7 +135,8 @@ void worker_post_members(struct worker *w, struct str service, const struct serv
 void worker_free(struct worker *w);
 
 /* Main thread: builds contexts and services for one worker; NULL with the sentence in err. */
-struct worker_conf *worker_conf_new(struct snapshot *snapshot, struct err *err);
+struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_files *files,
+				    struct err *err);
 struct worker_conf *worker_conf_get(struct worker_conf *c);
 void worker_conf_put(struct worker_conf *c);
 /* NULL when out of memory. */

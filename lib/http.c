@@ -35,6 +35,7 @@ static const struct str names[HTTP_NAMES] = {
 	[HTTP_UPGRADE] = STR("upgrade"),
 	[HTTP_USER_AGENT] = STR("user-agent"),
 	[HTTP_VIA] = STR("via"),
+	[HTTP_X_FORWARDED_CLIENT_CERT] = STR("x-forwarded-client-cert"),
 	[HTTP_X_FORWARDED_FOR] = STR("x-forwarded-for"),
 	[HTTP_X_FORWARDED_HOST] = STR("x-forwarded-host"),
 	[HTTP_X_FORWARDED_PROTO] = STR("x-forwarded-proto"),
@@ -42,7 +43,7 @@ static const struct str names[HTTP_NAMES] = {
 	[HTTP_X_REQUEST_ID] = STR("x-request-id"),
 };
 
-#define NAME_LEN_MAX      20
+#define NAME_LEN_MAX      24
 #define NAMES_PER_LEN_MAX 8
 
 /* Ids by the length of the name, so that a look-up compares with a handful at most. Ends with

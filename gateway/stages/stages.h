@@ -7,6 +7,7 @@
 
 enum stage_result stage_identify(struct request *r);
 enum stage_result stage_redirect(struct request *r);
+enum stage_result stage_tls_policy(struct request *r);
 enum stage_result stage_path(struct request *r);
 enum stage_result stage_route(struct request *r);
 enum stage_result stage_shed(struct request *r);

@@ -11,6 +11,7 @@ static bool is_ours(const struct request *r, enum http_name id)
 	switch (id) {
 	case HTTP_FORWARDED:
 	case HTTP_TRACEPARENT:
+	case HTTP_X_FORWARDED_CLIENT_CERT:
 	case HTTP_X_FORWARDED_FOR:
 	case HTTP_X_FORWARDED_HOST:
 	case HTTP_X_FORWARDED_PROTO:
@@ -88,6 +89,8 @@ enum stage_result stage_transform(struct request *r)
 	ok &= headers_add(h, STR("X-Forwarded-Proto"), r->scheme);
 	ok &= headers_add(h, STR("X-Forwarded-Host"), r->authority);
 	ok &= headers_add(h, STR("Traceparent"), trace);
+	if (r->client_certificate.len)
+		ok &= headers_add(h, STR("X-Forwarded-Client-Cert"), r->client_certificate);
 	if (r->identity)
 		ok &= add_identity(r);
 	r->upstream_path = snapshot_rewrite_path(r->route, r->path, &r->match, &r->arena);

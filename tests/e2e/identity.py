@@ -49,8 +49,8 @@ class Authority:
         paths = tuple(os.path.join(self.directory, f"{name}.{kind}") for kind in ("crt", "key"))
         return paths if os.path.exists(paths[0]) else self.issue(name, dns_names)
 
-    def issue(self, name, dns_names, kind="ec", directory=None):
-        """Writes name.crt and name.key; returns their paths."""
+    def issue(self, name, dns_names, kind="ec", directory=None, usage="serverAuth", names=()):
+        """Writes name.crt and name.key; returns their paths. `names`: further ones, "URI:…"."""
         base = os.path.join(directory or self.directory, name)
         key_options = {
             "ec": ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
@@ -61,8 +61,9 @@ class Authority:
             *("-keyout", f"{base}.key", "-out", f"{base}.csr"),
         )
         with open(f"{base}.ext", "w", encoding="ascii") as file:
-            file.write("subjectAltName=" + ",".join(f"DNS:{n}" for n in dns_names) + "\n")
-            file.write("extendedKeyUsage=serverAuth\n")
+            alternatives = [f"DNS:{n}" for n in dns_names] + list(names)
+            file.write("subjectAltName=" + ",".join(alternatives) + "\n")
+            file.write(f"extendedKeyUsage={usage}\n")
         openssl(
             *("x509", "-req", "-in", f"{base}.csr", "-CA", self.certificate, "-CAkey", self.key),
             *("-CAcreateserial", "-days", "2", "-extfile", f"{base}.ext", "-out", f"{base}.crt"),

@@ -166,10 +166,13 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "f: routes: must not be empty\n"
 		  "f: services.b.discover: needs a \"registry\"\n" },
 		{ "{'domain':'d','listeners':[{'bind':'*:1','redirect_to_https':true,'tls':{"
-		  "'certificates':[{'certificate':'c','key':'k'}],'alpn':['h3'],'client_ca':'x'}},"
+		  "'certificates':[{'certificate':'c','key':'k'}],'alpn':['h3'],'client_auth':"
+		  "'require','hosts':{'a.b':{'client_auth':'request'},'c.d':{}}}},"
 		  "{'bind':'*:1'}],'routes':[{'name':'a','match':{'path':'/'},'respond':{}}]}",
 		  "f: listeners[0].tls.alpn[0]: must be \"h2\" or \"http/1.1\", not \"h3\"\n"
-		  "f: listeners[0].tls.client_ca: is not supported by this version yet\n"
+		  "f: listeners[0].tls.client_auth: needs a \"client_ca\"\n"
+		  "f: listeners[0].tls.hosts[\"a.b\"].client_auth: needs a \"client_ca\"\n"
+		  "f: listeners[0].tls.hosts[\"c.d\"].client_auth: needs a \"client_ca\"\n"
 		  "f: listeners[0].redirect_to_https: is for listeners without \"tls\"\n"
 		  "f: listeners[1].bind: is that of listeners[0] already\n" },
 		{ "{" LISTEN

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "lib/tls.h"
+#include "lib/tls_server.h"
 
 #include <errno.h>
 #include <openssl/pem.h>
@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/tls.h"
 #include "tests/unit/unit.h"
 
 static SSL_SESSION *newest;
@@ -47,6 +48,23 @@ static void write_identity(const char *path)
 	fclose(f);
 	X509_free(cert);
 	EVP_PKEY_free(key);
+}
+
+static struct tls_server *server_of(const char *path, int min_version)
+{
+	struct err err = { "" };
+	bool is_key;
+	struct tls_identity *id = tls_identity_load(path, path, &is_key, &err);
+	const struct tls_identity *identities[] = { id };
+	struct tls_server_options options = { .identities = identities,
+					      .identity_count = 1,
+					      .policy = { .min_version = min_version } };
+	struct tls_server *s = id ? tls_server_new(&options, &err) : NULL;
+
+	if (!s)
+		fail_msg("%s", err.text);
+	tls_identity_put(&id);
+	return s;
 }
 
 /* One connection with a byte each way; returns whether its session was resumed. */
@@ -88,19 +106,12 @@ static void resumes_every_connection_after_the_first(void **state)
 	static const int versions[] = { TLS1_2_VERSION, TLS1_3_VERSION };
 	char path[] = "/tmp/test-tls-XXXXXX";
 	int fd = mkstemp(path);
-	struct tls_certificate identity = { .certificate = path, .key = path };
-	struct tls_server_options options = { .certificates = &identity,
-					      .certificate_count = 1,
-					      .min_version = TLS1_2_VERSION };
 	struct tls_server *s;
-	struct err err = { "" };
 
 	assert_true(fd >= 0);
 	close(fd);
 	write_identity(path);
-	s = tls_server_new(&options, &err);
-	if (!s)
-		fail_msg("%s", err.text);
+	s = server_of(path, TLS1_2_VERSION);
 	for (size_t v = 0; v < CASES(versions); v++) {
 		SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
 
@@ -135,20 +146,6 @@ static SSL_CTX *client_of(int version)
 	SSL_CTX_sess_set_new_cb(ctx, on_session);
 	newest = NULL;
 	return ctx;
-}
-
-static struct tls_server *server_of(const char *path, int min_version)
-{
-	struct tls_certificate identity = { .certificate = path, .key = path };
-	struct tls_server_options options = { .certificates = &identity,
-					      .certificate_count = 1,
-					      .min_version = min_version };
-	struct err err = { "" };
-	struct tls_server *s = tls_server_new(&options, &err);
-
-	if (!s)
-		fail_msg("%s", err.text);
-	return s;
 }
 
 static void resumes_at_another_worker_but_not_under_another_certificate(void **state)
