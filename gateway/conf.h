@@ -110,6 +110,7 @@ struct gw_limit {
 	uint64_t limit, window_s, burst; /* burst 0: as limit */
 };
 
+enum gw_protocol { GW_HTTP1, GW_H2, GW_GRPC };
 enum gw_balance { GW_P2C, GW_ROUND_ROBIN, GW_LEAST_REQUEST };
 
 struct gw_endpoint {
@@ -127,12 +128,13 @@ struct gw_service {
 	struct str discover; /* app in the registry; p NULL: endpoints */
 	struct gw_endpoint *endpoints;
 	size_t endpoints_count;
-	int protocol; /* 0: HTTP/1.1 */
+	int protocol; /* enum gw_protocol */
 	int balance;  /* enum gw_balance */
 	uint32_t retries;
 	uint32_t connect_timeout_ms, response_timeout_ms, request_timeout_ms;
-	uint32_t idle_timeout_ms;      /* of pooled connections */
-	uint32_t max_idle_connections; /* per worker */
+	uint32_t idle_timeout_ms;                /* of pooled connections */
+	uint32_t max_idle_connections;           /* per worker */
+	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
 	struct gw_health health;
 	size_t index; /* in gw_conf.services */
 };

@@ -108,10 +108,10 @@ void gw_check_service(struct conf *c, void *object)
 		conf_error(c, "must have \"discover\" or \"endpoints\"");
 	else if (conf_has(c, "discover") && conf_has(c, "endpoints"))
 		conf_error(c, "must have \"discover\" or \"endpoints\", not both");
-	if (service->protocol != 0)
-		conf_error_at(c, "protocol",
-			      "is not supported by this version yet, but for "
-			      "\"http/1.1\"");
+	if (service->protocol != GW_HTTP1 && service->health.path.p)
+		conf_error_at(c, "health.path",
+			      "needs \"protocol\": \"http/1.1\": active checks speak no other; "
+			      "failures of requests are noticed without them");
 }
 
 void gw_check_version(struct conf *c, void *object)

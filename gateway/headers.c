@@ -189,17 +189,23 @@ static bool guard_has(const struct headers_guard *g, struct str name)
 	return false;
 }
 
+/* The id of the field for which a spelling with "_" stands. */
+static enum http_name folded_id(struct str name)
+{
+	char folded[64];
+
+	if (name.len > sizeof(folded))
+		return HTTP_OTHER;
+	for (size_t i = 0; i < name.len; i++)
+		folded[i] = fold(name.p[i]);
+	return http_name_id(str_of(folded, name.len));
+}
+
 /* Whether a spelling with "_" stands for a field that frames the message or that we write. */
 static bool disguises_our_own(struct str name)
 {
-	char folded[64];
-	enum http_name id;
+	enum http_name id = folded_id(name);
 
-	if (name.len > sizeof(folded))
-		return false;
-	for (size_t i = 0; i < name.len; i++)
-		folded[i] = fold(name.p[i]);
-	id = http_name_id(str_of(folded, name.len));
 	return is_hop_by_hop(id) || is_protected(id) || id == HTTP_TRACEPARENT ||
 	       id == HTTP_TRACESTATE || id == HTTP_EXPECT;
 }
@@ -221,6 +227,19 @@ size_t headers_guard_strip(const struct headers_guard *g, struct headers *h, boo
 	}
 	h->count = to;
 	return removed;
+}
+
+void headers_strip_trailers(struct headers *h)
+{
+	size_t to = 0;
+
+	for (size_t i = 0; i < h->count; i++) {
+		const struct http_field *f = &h->fields[i];
+
+		if (f->name.len && f->name.p[0] != ':' && folded_id(f->name) == HTTP_OTHER)
+			h->fields[to++] = *f;
+	}
+	h->count = to;
 }
 
 /* --- rules --------------------------------------------------------------------------------- */
@@ -350,19 +369,24 @@ static bool rules_remove(const struct headers_rules *r, struct str name)
 	return false;
 }
 
-bool headers_rules_apply(const struct headers_rules *r, struct headers *h)
+void headers_rules_strip(const struct headers_rules *r, struct headers *h)
 {
 	size_t to = 0;
 
+	if (!r || r->removal_count == 0)
+		return;
+	for (size_t i = 0; i < h->count; i++) {
+		if (h->fields[i].name.len && !rules_remove(r, h->fields[i].name))
+			h->fields[to++] = h->fields[i];
+	}
+	h->count = to;
+}
+
+bool headers_rules_apply(const struct headers_rules *r, struct headers *h)
+{
 	if (!r)
 		return true;
-	if (r->removal_count) {
-		for (size_t i = 0; i < h->count; i++) {
-			if (h->fields[i].name.len && !rules_remove(r, h->fields[i].name))
-				h->fields[to++] = h->fields[i];
-		}
-		h->count = to;
-	}
+	headers_rules_strip(r, h);
 	for (size_t i = 0; i < r->set_count; i++) {
 		if (!headers_add(h, r->sets[i].name, r->sets[i].value))
 			return false;

@@ -66,10 +66,16 @@ const char *headers_check_name(struct str name);
 const char *headers_check_pattern(struct str pattern);
 const char *headers_check_value(struct str value);
 
+/* Leaves what may come behind a body: no field that some code treats specially, be it written with
+ * "_" (RFC 9110 6.5.1). */
+void headers_strip_trailers(struct headers *h);
+
 struct headers_rules;
 /* Compiles specs one after another (defaults, then the route's): later sets win. Strings must
  * outlive it. NULL: out of memory. */
 struct headers_rules *headers_rules_new(struct arena *a, const struct headers_spec *const *specs,
 					size_t count);
+/* For trailers: removes what the rules remove or set, and adds nothing. */
+void headers_rules_strip(const struct headers_rules *r, struct headers *h);
 /* Removes, then sets, then adds. False when there is no room. NULL rules do nothing. */
 bool headers_rules_apply(const struct headers_rules *r, struct headers *h);

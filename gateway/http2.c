@@ -314,14 +314,31 @@ static nghttp2_nv nv_of(const char *name, struct str value)
 	};
 }
 
+/* What may come behind the body, as name and value pairs. NULL: nothing, or out of memory. */
+static nghttp2_nv *make_trailers(struct request *r)
+{
+	const struct headers *trailers = &r->response.trailers;
+	nghttp2_nv *nv = NULL;
+
+	if (trailers->count)
+		nv = arena_alloc(&r->arena, trailers->count * sizeof(*nv));
+	for (size_t i = 0; nv && i < trailers->count; i++) {
+		const uint8_t *name = lower_name(r, trailers->fields[i].name);
+
+		if (!name)
+			return NULL;
+		nv[i] = nv_of((const char *)name, trailers->fields[i].value);
+	}
+	return nv;
+}
+
 static ssize_t read_out(nghttp2_session *session, int32_t id, uint8_t *unused, size_t length,
 			uint32_t *flags, nghttp2_data_source *source, void *arg)
 {
 	struct stream *s = source->ptr;
 	size_t n = MIN(buf_len(&s->out), length);
+	const nghttp2_nv *trailers;
 
-	(void)session;
-	(void)id;
 	(void)unused;
 	(void)arg;
 	if (n == 0 && !s->out_ended) {
@@ -330,8 +347,13 @@ static ssize_t read_out(nghttp2_session *session, int32_t id, uint8_t *unused, s
 	}
 	/* The bytes go from the stream's buffer into the connection's by send_data, once. */
 	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-	if (s->out_ended && n == buf_len(&s->out))
-		*flags |= NGHTTP2_DATA_FLAG_EOF;
+	if (!s->out_ended || n < buf_len(&s->out))
+		return (ssize_t)n;
+	*flags |= NGHTTP2_DATA_FLAG_EOF;
+	trailers = make_trailers(s->r);
+	if (trailers &&
+	    nghttp2_submit_trailer(session, id, trailers, s->r->response.trailers.count) == 0)
+		*flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
 	return (ssize_t)n;
 }
 
@@ -482,10 +504,23 @@ static void down_end(struct request *r)
 	conn_kick(s->h->conn);
 }
 
+/* How the service ended its response, as far as that is the client's business. */
+static uint32_t reset_code(const struct request *r)
+{
+	switch (r->reset_code) {
+	case NGHTTP2_CANCEL:
+	case NGHTTP2_ENHANCE_YOUR_CALM:
+	case NGHTTP2_REFUSED_STREAM:
+		return r->reset_code;
+	default:
+		return NGHTTP2_INTERNAL_ERROR;
+	}
+}
+
 static void down_abort(struct request *r)
 {
 	if (!r->is_ended)
-		stream_reset(stream_of(r), NGHTTP2_INTERNAL_ERROR);
+		stream_reset(stream_of(r), reset_code(r));
 }
 
 static void down_read_body(struct request *r)
@@ -547,9 +582,8 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 }
 
 /* Room for one more field and for those that the stages add; it doubles in the arena. */
-static bool reserve_fields(struct request *r)
+static bool reserve_fields(struct request *r, struct headers *h)
 {
-	struct headers *h = &r->headers;
 	size_t max = h->max ? 2 * h->max : 2 * REQUEST_SPARE_FIELDS;
 	struct http_field *fields;
 
@@ -565,14 +599,19 @@ static bool reserve_fields(struct request *r)
 	return true;
 }
 
-static bool add_field(struct request *r, struct str name, struct str value)
+static bool add_field(struct request *r, struct headers *h, struct str name, struct str value)
 {
-	struct headers *h = &r->headers;
-
-	if (!reserve_fields(r))
+	if (!reserve_fields(r, h))
 		return false;
 	h->fields[h->count++] = (struct http_field) { name, value, http_name_id(name) };
 	return true;
+}
+
+/* The rest of what is forbidden there goes with headers_strip_trailers. */
+static bool add_trailer(struct request *r, struct str name, struct str value)
+{
+	return http_is_token(name) && http_is_field_value(value) &&
+	       add_field(r, &r->trailers, name, value);
 }
 
 static void take_pseudo(struct request *r, struct str name, struct str value)
@@ -602,12 +641,13 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	struct str copy_name, copy_value;
 
 	(void)flags;
-	/* Trailers end here: no service asked for them. */
-	if (!s || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+	if (!s)
 		return 0;
 	s->head_bytes += name_len + value_len + 32;
 	if (s->head_bytes > client_conf(h)->max_head_bytes ||
-	    s->r->headers.count >= client_conf(h)->max_fields) {
+	    s->r->headers.count + s->r->trailers.count >= client_conf(h)->max_fields) {
+		if (s->has_begun)
+			return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 		s->problem = 431;
 		return 0;
 	}
@@ -615,9 +655,13 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 	copy_value = arena_str(&s->r->arena, str_of((const char *)value, value_len));
 	if (!copy_name.p || !copy_value.p)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return add_trailer(s->r, copy_name, str_trim(copy_value))
+			       ? 0
+			       : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	if (name[0] == ':')
 		take_pseudo(s->r, copy_name, str_trim(copy_value));
-	else if (!add_field(s->r, copy_name, str_trim(copy_value)))
+	else if (!add_field(s->r, &s->r->headers, copy_name, str_trim(copy_value)))
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
 	return 0;
 }
@@ -748,7 +792,7 @@ static void stream_begin(struct stream *s)
 		return;
 	}
 	/* A request of pseudo-headers alone has no fields, and so far no room for any. */
-	if (!reserve_fields(r) || !join_cookies(r)) {
+	if (!reserve_fields(r, &r->headers) || !join_cookies(r)) {
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
 	}

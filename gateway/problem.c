@@ -1,7 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/problem.h"
 
+#include "gateway/grpc.h"
 #include "lib/json.h"
+
+/*
+ * For gRPC: HTTP's status is 200 and the fields that would follow a body are the head (its
+ * "trailers-only" answer), or they end what has begun: a status other than OK says that messages
+ * are missing.
+ */
+static void grpc_problem(struct request *r, unsigned status, const char *detail)
+{
+	enum grpc_status code = grpc_status_of(status);
+	char *number = arena_printf(&r->arena, "%u", (unsigned)code);
+	struct str message = grpc_message(&r->arena, str_from(detail));
+	struct http_field fields[] = {
+		{ STR("grpc-status"), str_from(number ? number : "2"), HTTP_OTHER },
+		{ STR("grpc-message"), message.p ? message : STR(""), HTTP_OTHER },
+		{ STR("Content-Type"), STR("application/grpc"), HTTP_CONTENT_TYPE },
+	};
+	struct headers *trailers = &r->response.trailers;
+
+	r->has_grpc_status = true;
+	r->grpc_status = code;
+	if (!r->has_head) {
+		if (!response_init(r, 200, fields, ARRAY_SIZE(fields))) {
+			r->down->abort(r);
+			return;
+		}
+		response_send_head(r);
+		r->down->end(r);
+		return;
+	}
+	trailers->fields = arena_alloc(&r->arena, 2 * sizeof(*fields));
+	if (!trailers->fields || !r->response.has_body) {
+		r->down->abort(r);
+		return;
+	}
+	memcpy(trailers->fields, fields, 2 * sizeof(*fields));
+	trailers->count = trailers->max = 2;
+	r->down->end(r);
+}
 
 void problem_send(struct request *r, unsigned status, enum request_reason reason,
 		  const char *detail)
@@ -10,6 +49,10 @@ void problem_send(struct request *r, unsigned status, enum request_reason reason
 	struct buf body;
 
 	r->reason = reason;
+	if (request_is_grpc(r)) {
+		grpc_problem(r, status, detail);
+		return;
+	}
 	if (r->has_head) {
 		r->down->abort(r);
 		return;

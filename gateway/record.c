@@ -401,6 +401,8 @@ void record_request(struct record_ring *ring, const struct request *r)
 	add_endpoint(&w, r);
 	json_add_u64(&w, "latency_ms", (total_us + 500) / 1000);
 	json_add_u64(&w, "status", r->response.status);
+	if (r->has_grpc_status)
+		json_add_u64(&w, "grpc_status", r->grpc_status);
 	json_add_str(&w, "service", r->service ? r->service->name : STR(""));
 	json_add_str(&w, "gateway_instance", conf->instance);
 	json_add_str(&w, "request_id", cap(r->request_id, 128));

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/request.h"
 
+#include "gateway/grpc.h"
 #include "gateway/record.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
@@ -119,6 +120,16 @@ void request_free_idle(struct worker *w)
 		arena_fini(&idle->r.arena);
 		free(idle);
 	}
+}
+
+bool request_is_grpc(const struct request *r)
+{
+	const struct http_field *type;
+
+	if (strcmp(r->protocol, "HTTP/2") != 0)
+		return false;
+	type = http_find(r->headers.fields, r->headers.count, HTTP_CONTENT_TYPE);
+	return type && grpc_is_content_type(type->value);
 }
 
 /* A random UUID, RFC 9562 5.4. */

@@ -97,7 +97,8 @@ struct response {
 		headers; /* without hop-by-hop fields, Content-Length and Transfer-Encoding */
 	bool has_body;
 	bool has_length;
-	uint64_t length; /* with has_length: of the body, or what HEAD and 304 announce */
+	uint64_t length;         /* with has_length: of the body, or what HEAD and 304 announce */
+	struct headers trailers; /* complete before downstream's end */
 };
 
 /* Room in a request's field array for what the stages add: identity, ids, forwarding. */
@@ -134,6 +135,8 @@ struct request {
 	struct headers headers;
 	bool has_body, has_length;
 	uint64_t length;
+	struct headers trailers; /* complete before the sink's end */
+	bool accepts_trailers;   /* TE: trailers */
 
 	/* --- decided by the stages */
 	struct router_match match;          /* of the route: variables, the rest behind a prefix */
@@ -169,6 +172,9 @@ struct request {
 	uint64_t bytes_in, bytes_out;
 	struct net_addr upstream; /* last instance tried, len 0 when none */
 	unsigned attempts;
+	unsigned reset_code; /* HTTP/2's, with which the service reset its response; 0: none */
+	bool has_grpc_status;
+	unsigned grpc_status;
 };
 
 /*
@@ -182,6 +188,8 @@ void request_free(struct request *r);
 /* Frees the requests that the worker keeps for reuse. */
 void request_free_idle(struct worker *w);
 
+/* gRPC over HTTP/2: errors are told as grpc-status. */
+bool request_is_grpc(const struct request *r);
 /* Gives it an id of its own; stays without one when out of memory. */
 void request_make_id(struct request *r);
 /* Adds a header to whatever response will be sent; dropped beyond REQUEST_EXTRA_FIELDS. */

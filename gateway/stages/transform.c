@@ -75,6 +75,9 @@ enum stage_result stage_transform(struct request *r)
 	size_t kept = 0;
 	bool ok;
 
+	for (size_t i = 0; i < h->count; i++)
+		r->accepts_trailers |= h->fields[i].id == HTTP_TE &&
+				       http_list_has(h->fields[i].value, STR("trailers"));
 	headers_strip_hop_by_hop(h);
 	headers_guard_strip(r->conf->snapshot->guard, h,
 			    r->conf->snapshot->conf.defaults.underscores_in_headers);

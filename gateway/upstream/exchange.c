@@ -3,8 +3,10 @@
 
 #include <errno.h>
 
+#include "gateway/grpc.h"
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
+#include "gateway/snapshot.h"
 #include "gateway/upstream/exchange_impl.h"
 #include "gateway/upstream/upconn.h"
 #include "lib/clock.h"
@@ -73,7 +75,10 @@ void exchange_give_up(struct exchange *x, unsigned status, enum request_reason r
 	struct request *r = x->r;
 
 	/* What we lack says nothing about the instance. */
-	end_attempt(x, reason == REASON_INTERNAL ? ENDPOINT_ABANDONED : ENDPOINT_FAILED);
+	end_attempt(x, reason == REASON_INTERNAL ||
+				       (reason == REASON_REQUEST_TIMEOUT && x->is_client_deadline)
+			       ? ENDPOINT_ABANDONED
+			       : ENDPOINT_FAILED);
 	detach(x);
 	if (status == 503)
 		request_add_extra(r, STR("Retry-After"), STR("1"));
@@ -120,12 +125,38 @@ void exchange_attempt_failed(struct exchange *x, unsigned status, enum request_r
 	exchange_attempt(x);
 }
 
+/*
+ * The instance ends, or has too much to do. Once a request this is no failure and costs nothing, so
+ * that restarts of instances are not seen by anybody; after that it is as any other failure, but
+ * for what may be repeated.
+ */
+void exchange_refused(struct exchange *x)
+{
+	x->was_sent = false;
+	if (x->was_refused || x->has_answer || !x->can_replay) {
+		exchange_attempt_failed(x, 502, REASON_SERVICE_RESET,
+					"the service refused the request");
+		return;
+	}
+	x->was_refused = true;
+	if (x->service->count > 1 && x->tried_count < EXCHANGE_TRIED_MAX)
+		x->tried[x->tried_count++] = endpoint_get(x->endpoint);
+	end_attempt(x, ENDPOINT_ABANDONED);
+	metrics_inc(&x->r->worker->counters.upstream_retries, 1);
+	exchange_attempt(x);
+}
+
+static bool is_error(const struct request *r)
+{
+	return r->response.status >= 500 || (r->has_grpc_status && grpc_is_fault(r->grpc_status));
+}
+
 void exchange_finish(struct exchange *x)
 {
 	struct request *r = x->r;
 
 	x->wire->finish(x);
-	end_attempt(x, r->response.status >= 500 ? ENDPOINT_ERROR : ENDPOINT_OK);
+	end_attempt(x, is_error(r) ? ENDPOINT_ERROR : ENDPOINT_OK);
 	detach(x);
 	r->down->end(r);
 }
@@ -173,13 +204,31 @@ static bool sink_data(struct request *r, struct str data)
 	return !x->is_done && exchange_body_left(x) < EXCHANGE_BODY_HIGH;
 }
 
+/* Nothing comes behind a body that would not have been let through before it. */
+static void strip_trailers(struct request *r)
+{
+	headers_strip_trailers(&r->trailers);
+	headers_guard_strip(r->conf->snapshot->guard, &r->trailers,
+			    r->conf->snapshot->conf.defaults.underscores_in_headers);
+	headers_rules_strip(r->route->request, &r->trailers);
+}
+
 static void sink_end(struct request *r)
 {
 	struct exchange *x = exchange_of(r);
 
 	x->body_complete = true;
-	if (x->is_chunked)
-		buf_append(&x->body, "0\r\n\r\n", 5);
+	strip_trailers(r);
+	if (x->is_chunked) {
+		buf_append(&x->body, "0\r\n", 3);
+		for (size_t i = 0; i < r->trailers.count; i++) {
+			buf_add(&x->body, r->trailers.fields[i].name);
+			buf_append(&x->body, ": ", 2);
+			buf_add(&x->body, r->trailers.fields[i].value);
+			buf_append(&x->body, "\r\n", 2);
+		}
+		buf_append(&x->body, "\r\n", 2);
+	}
 	if (x->phase >= PHASE_RESPONSE)
 		x->wire->send(x);
 }
@@ -221,8 +270,9 @@ bool exchange_begin_response(struct exchange *x, const struct exchange_head *hea
 	/* HEAD and 304 announce a length without sending it; 204 has none (RFC 9110 8.6). */
 	r->response.has_length = head->has_length && head->status != 204;
 	r->response.length = head->length;
-	if (!r->response.has_length && !r->response.has_body && r->method_id != METHOD_HEAD &&
-	    head->status >= 200 && head->status != 204 && head->status != 304) {
+	if (!r->response.has_length && !r->response.has_body && !x->is_grpc &&
+	    r->method_id != METHOD_HEAD && head->status >= 200 && head->status != 204 &&
+	    head->status != 304) {
 		r->response.has_length = true;
 		r->response.length = 0;
 	}
@@ -233,6 +283,21 @@ bool exchange_begin_response(struct exchange *x, const struct exchange_head *hea
 	}
 	response_send_head(r);
 	return true;
+}
+
+void exchange_take_trailers(struct exchange *x, const struct headers *trailers)
+{
+	struct request *r = x->r;
+	struct headers *h = &r->response.trailers;
+
+	h->fields = arena_alloc(&r->arena, (trailers->count + 1) * sizeof(*h->fields));
+	if (!h->fields)
+		return;
+	h->count = h->max = trailers->count;
+	if (h->count)
+		memcpy(h->fields, trailers->fields, h->count * sizeof(*h->fields));
+	headers_strip_trailers(h);
+	headers_rules_strip(r->route->response, h);
 }
 
 static void sink_resume(struct request *r)
@@ -345,6 +410,26 @@ static void exchange_attempt(struct exchange *x)
 					"no connection to the service");
 }
 
+/* The service's time limit, or what a gRPC client asks for when that is less. */
+static void set_deadline(struct exchange *x)
+{
+	const struct request *r = x->r;
+	uint64_t begin_ms = r->begin_ns / NSEC_PER_MSEC, timeout_ms;
+	const struct http_field *f = x->is_grpc
+					     ? http_find_name(r->headers.fields, r->headers.count,
+							      STR("grpc-timeout"))
+					     : NULL;
+
+	x->request_deadline_ms = r->service->request_timeout_ms
+					 ? begin_ms + r->service->request_timeout_ms
+					 : UINT64_MAX;
+	if (!f || !grpc_parse_timeout(f->value, &timeout_ms) ||
+	    timeout_ms >= x->request_deadline_ms - begin_ms)
+		return;
+	x->request_deadline_ms = begin_ms + timeout_ms;
+	x->is_client_deadline = true;
+}
+
 void exchange_start(struct request *r, struct service *s)
 {
 	struct exchange *x = arena_new(&r->arena, struct exchange);
@@ -354,7 +439,8 @@ void exchange_start(struct request *r, struct service *s)
 		return;
 	}
 	x->r = r;
-	x->wire = &upstream_http1;
+	x->wire = r->service->protocol == GW_HTTP1 ? &upstream_http1 : &upstream_http2;
+	x->is_grpc = x->wire == &upstream_http2 && request_is_grpc(r);
 	if (!x->wire->prepare(x)) {
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
@@ -367,10 +453,7 @@ void exchange_start(struct request *r, struct service *s)
 	x->waiter.on_known = on_known;
 	list_init(&x->waiter.node);
 	x->phase_deadline_ms = UINT64_MAX;
-	x->request_deadline_ms = r->service->request_timeout_ms
-					 ? r->begin_ns / NSEC_PER_MSEC +
-						   r->service->request_timeout_ms
-					 : UINT64_MAX;
+	set_deadline(x);
 	buf_init(&x->body, 16 * EXCHANGE_BODY_HIGH);
 	r->sink = &exchange_sink;
 	r->sink_state = x;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "gateway/upstream/exchange.h"
+#include "gateway/upstream/h2conn.h"
 #include "lib/http1.h"
 
 #define EXCHANGE_TRIED_MAX   8
@@ -39,7 +40,7 @@ struct upstream_ops {
 	void (*finish)(struct exchange *x);
 };
 
-extern const struct upstream_ops upstream_http1;
+extern const struct upstream_ops upstream_http1, upstream_http2;
 
 /* An attempt over HTTP/1.1. */
 struct exchange_http1 {
@@ -51,12 +52,25 @@ struct exchange_http1 {
 	bool response_keeps;       /* the connection may be used again afterwards */
 };
 
+/* An attempt over HTTP/2. */
+struct exchange_http2 {
+	struct h2stream stream;
+	const nghttp2_nv *fields; /* of the request, in the arena: the same for every attempt */
+	size_t field_count;
+	unsigned status;
+	struct headers answer; /* head, interim head or trailers, as far as they are in */
+	size_t answer_bytes;
+	size_t owed;   /* bytes for which the service gets no window yet */
+	bool has_head; /* what comes now are trailers */
+};
+
 struct exchange {
 	struct request *r;
 	struct service *service;
 	struct endpoint *endpoint; /* in flight there */
 	const struct upstream_ops *wire;
 	struct exchange_http1 h1;
+	struct exchange_http2 h2;
 	struct buf body; /* of the request as it goes on the wire */
 	size_t body_sent;
 	uint64_t body_total;                        /* bytes ever put into `body` */
@@ -75,6 +89,9 @@ struct exchange {
 	bool is_reused;     /* the connection served a request before this one */
 	bool is_paused;     /* the client is slow */
 	bool was_stale;     /* an attempt met a kept connection that the service had closed */
+	bool was_refused;   /* the service said once that it did nothing with the request */
+	bool is_grpc;
+	bool is_client_deadline; /* request_deadline_ms is what the client asked for */
 	bool is_done;
 };
 
@@ -100,11 +117,15 @@ void exchange_connected(struct exchange *x);
 void exchange_body_moved(struct exchange *x);
 /* Sends the head to the client. False: answered otherwise. */
 bool exchange_begin_response(struct exchange *x, const struct exchange_head *head);
+/* Trailers of the response came. The fields are copied, their bytes are not. */
+void exchange_take_trailers(struct exchange *x, const struct headers *trailers);
 /* The response is complete. */
 void exchange_finish(struct exchange *x);
 /* The attempt failed: another one if that is safe, else this answer. */
 void exchange_attempt_failed(struct exchange *x, unsigned status, enum request_reason reason,
 			     const char *detail);
+/* The service told that it did nothing with the request: it may be repeated whatever it is. */
+void exchange_refused(struct exchange *x);
 /* No further attempt. */
 void exchange_give_up(struct exchange *x, unsigned status, enum request_reason reason,
 		      const char *detail);

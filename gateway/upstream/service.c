@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/upstream/service.h"
 
+#include "gateway/upstream/h2conn.h"
 #include "gateway/upstream/upconn.h"
 #include "lib/hash.h"
 
@@ -48,6 +49,8 @@ void service_configure(struct service *s, const struct gw_service *conf)
 	s->balance = conf->balance;
 	s->idle_timeout_ms = conf->idle_timeout_ms;
 	s->max_idle = conf->max_idle_connections;
+	s->ping_after_ms = conf->ping_after_ms;
+	s->ping_timeout_ms = conf->ping_timeout_ms;
 }
 
 struct endpoint *endpoint_get(struct endpoint *e)
@@ -71,6 +74,7 @@ static struct endpoint *endpoint_new(const struct service_member *m)
 	e->refs = 1;
 	e->addr = m->addr;
 	list_init(&e->idle);
+	list_init(&e->h2conns);
 	return e;
 }
 
@@ -105,8 +109,10 @@ void service_set_members(struct service *s, const struct service_member *members
 	for (size_t i = 0; i < n; i++)
 		fresh[i]->is_gone = false;
 	for (size_t i = 0; i < s->count; i++) {
-		if (s->endpoints[i]->is_gone)
+		if (s->endpoints[i]->is_gone) {
 			upconn_close_idle(s->endpoints[i]);
+			h2conn_drain(s->endpoints[i]);
+		}
 		endpoint_put(s->endpoints[i]);
 	}
 	free(s->endpoints);

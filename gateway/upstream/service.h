@@ -27,6 +27,8 @@ struct endpoint {
 	int64_t wrr_credit; /* of weighted round robin */
 	struct list idle;   /* upconns, most recently used first */
 	unsigned idle_count;
+	struct list h2conns; /* HTTP/2 connections that may take more requests */
+	uint32_t h2_streams; /* how many at once the service took on the last one; 0: not known */
 	uint64_t requests, errors;
 };
 
@@ -37,6 +39,7 @@ struct service {
 	struct str name;
 	int balance;
 	uint32_t idle_timeout_ms, max_idle;
+	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
 	struct endpoint **endpoints;
 	size_t count;
 	unsigned ejected;      /* about how many are ejected now */

@@ -158,11 +158,11 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "f: routes[0].redirect.status: must be 301, 302, 303, 307 or 308, not 304\n" },
 		{ "{" LISTEN
 		  ",'services':{'a':{},'b':{'discover':'x'},'c':{'endpoints':[{'address':"
-		  "'127.0.0.1'}],'protocol':'grpc'}},'routes':[]}",
+		  "'127.0.0.1'}],'protocol':'grpc','health':{'path':'/up'}}},'routes':[]}",
 		  "f: services.a: must have \"discover\" or \"endpoints\"\n"
 		  "f: services.c.endpoints[0].address: must have a port\n"
-		  "f: services.c.protocol: is not supported by this version yet, but for "
-		  "\"http/1.1\"\n"
+		  "f: services.c.health.path: needs \"protocol\": \"http/1.1\": active checks "
+		  "speak no other; failures of requests are noticed without them\n"
 		  "f: routes: must not be empty\n"
 		  "f: services.b.discover: needs a \"registry\"\n" },
 		{ "{'domain':'d','listeners':[{'bind':'*:1','redirect_to_https':true,'tls':{"
