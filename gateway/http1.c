@@ -528,7 +528,7 @@ static void finish_request(struct http1 *h)
 	request_free(r);
 	if (h->is_cut)
 		conn_close(c);
-	else if (!h->keeps_alive || c->worker->is_draining)
+	else if (!h->keeps_alive)
 		conn_finish(c);
 }
 

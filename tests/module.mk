@@ -16,6 +16,14 @@ $(FLOOD): tests/e2e/flood.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS_ALL) -o $@ $< $(LDFLAGS_ALL)
 
+# Load that counts what is lost.
+STEADY := $(OUT)/tests/steady
+tests: $(STEADY)
+$(STEADY): tests/e2e/steady.c
+	$(call say,CC,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(CFLAGS_ALL) -o $@ $< $(LDFLAGS_ALL) -lssl -lcrypto
+
 # For tests of programs whose clock is wrong.
 WRONG_CLOCK := $(OUT)/tests/wrong_clock.so
 tests: $(WRONG_CLOCK)
