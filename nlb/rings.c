@@ -35,11 +35,14 @@ static uint16_t flags_after(const struct nlb_slot *slot, const struct nlb_slot *
 	return before->flags;
 }
 
-/* Whether the slot's owner has had it for less than a minute, the unit of the slot's clock. */
+/* Who has had a slot for no longer was its owner for a moment: the slot's clock counts minutes. */
+#define BRIEF_MIN 1
+
 static bool is_brief(const struct nlb_slot *slot, uint64_t now_min)
 {
-	return (slot->flags & NLB_SLOT_MOVED) &&
-	       (slot->flags & NLB_SLOT_TIME_MASK) == (now_min & NLB_SLOT_TIME_MASK);
+	uint64_t age = (now_min - (slot->flags & NLB_SLOT_TIME_MASK)) & NLB_SLOT_TIME_MASK;
+
+	return (slot->flags & NLB_SLOT_MOVED) && age <= BRIEF_MIN;
 }
 
 /*
@@ -189,8 +192,10 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 		*slot = (struct nlb_slot) { 0 };
 		if (owners[s] != MAGLEV_NONE)
 			slot->gateway = members[owners[s]].id;
+		/* In the beginning nobody is an owner of a moment: nobody has been before. */
 		if (before)
-			slot->flags = flags_after(slot, &before[s], now_min);
+			slot->flags = flags_after(slot, &before[s],
+						  is_beginning ? now_min - BRIEF_MIN - 1 : now_min);
 		if (before && !is_beginning)
 			add_history(slot, &before[s], is_member, now_min);
 		/* The first one too: whoever drains holds the slot's connections. */
