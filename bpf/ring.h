@@ -31,6 +31,13 @@ static __always_inline struct nlb_gateway *gateway_get(__u32 id)
 	return id ? bpf_map_lookup_elem(&gateways, &id) : NULL;
 }
 
+static __always_inline bool is_usable(__u32 id)
+{
+	struct nlb_gateway *gw = gateway_get(id);
+
+	return gw && (gw->flags & NLB_GATEWAY_USABLE);
+}
+
 /*
  * Whether a flow table entry still means a gateway that takes packets. The generation tells whether
  * the identifier is still that of the gateway that the flow was given to.
@@ -99,6 +106,10 @@ static __always_inline int choose(const struct packet *p, const struct nlb_confi
 			r->id = known;
 	}
 
+	/* All drain, and this balancer has not seen the connection begin: who most likely has it
+	 * may go on with it, or knows from the tunnel whom to ask next. */
+	if (!r->id && !p->is_syn && !is_udp && is_usable(slot->earlier[0]))
+		r->id = slot->earlier[0];
 	r->gateway = gateway_get(r->id);
 	if (!r->gateway)
 		return NLB_REASON_NO_GATEWAY;

@@ -147,7 +147,8 @@ static void judge(const struct vip *vip, struct announced *one)
 	if (vip->is_panicking)
 		return;
 	gateways_for_each (gw, vip) {
-		one->is_served |= gw->state == GATEWAY_UP || gw->state == GATEWAY_DRAINING;
+		/* Connections of those that drain would end with the announcement. */
+		one->is_served |= gateway_takes_new(gw) || gw->state == GATEWAY_DRAINING;
 		/* Its check, where it has one, will tell. */
 		one->is_unsure |= gw->state == GATEWAY_UNKNOWN ||
 				  (gw->state == GATEWAY_UNRESOLVED && vip->plan);

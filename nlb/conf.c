@@ -164,6 +164,17 @@ static void check_gateway(struct conf *c, struct nlb_conf_vip *vip, size_t i)
 	conf_leave(c);
 }
 
+static void check_weights(struct conf *c, const struct nlb_conf_vip *vip)
+{
+	for (size_t i = 0; i < vip->gateways_count; i++) {
+		if (vip->gateways[i].weight)
+			return;
+	}
+	if (vip->gateways_count)
+		conf_warn_at(c, "gateways",
+			     "all have weight 0: new connections to the VIP are dropped");
+}
+
 static void check_vip(struct conf *c, void *object)
 {
 	struct nlb_conf_vip *vip = object;
@@ -180,7 +191,32 @@ static void check_vip(struct conf *c, void *object)
 			    str_eqz(STR("tcp"), nlb_protocol_names[vip->protocol]));
 	for (size_t i = 0; i < vip->gateways_count; i++)
 		check_gateway(c, vip, i);
+	check_weights(c, vip);
 	nlb_conf_filter_fit(c, vip);
+}
+
+/* Packets would be sent to this host, or round in circles. */
+static void check_not_vips(struct conf *c, const struct nlb_conf *conf,
+			   const struct nlb_conf_vip *vip)
+{
+	for (size_t i = 0; i < vip->gateways_count; i++) {
+		const struct net_addr *address = &vip->gateways[i].address;
+
+		conf_enter_index(c, "gateways", i);
+		for (size_t k = 0; k < conf->vips_count; k++) {
+			struct net_addr other = conf->vips[k].address;
+
+			net_set_port(&other, 0);
+			if (!address->len || !net_addr_eq(&other, address))
+				continue;
+			conf_error_at(c, "address",
+				      "is the address of the VIP %.*s; a gateway needs one of its "
+				      "own",
+				      STR_ARG(conf->vips[k].name));
+			break;
+		}
+		conf_leave(c);
+	}
 }
 
 static void check_interfaces(struct conf *c, const struct nlb_conf *conf)
@@ -212,6 +248,7 @@ static void check_root(struct conf *c, void *object)
 		conf_enter_index(c, "vips", i);
 		if (vip->discover.p && !vip->gateways_count && !conf->registry_urls_count)
 			conf_error_at(c, "discover", "needs \"registry\": { \"urls\": [ … ] }");
+		check_not_vips(c, conf, vip);
 		for (size_t j = 0; j < i; j++) {
 			if (str_eq(conf->vips[j].name, vip->name))
 				conf_error_at(c, "name", "\"%.*s\" is vips[%zu] already",

@@ -61,13 +61,19 @@ static void count_states(struct vip *vip, uint32_t counts[GATEWAY_STATES])
 		counts[gw->state]++;
 }
 
-static const char *vip_state(struct vip *vip, const uint32_t counts[GATEWAY_STATES])
+static const char *vip_state(struct vip *vip)
 {
+	struct gateway *gw;
+
 	if (vip->is_waiting)
 		return "waiting";
 	if (vip->is_panicking)
 		return "panic";
-	return counts[GATEWAY_UP] ? "ok" : "no_gateway";
+	gateways_for_each (gw, vip) {
+		if (gateway_takes_new(gw))
+			return "ok";
+	}
+	return "no_gateway";
 }
 
 static void write_vip(const struct ctl *c, struct json_writer *w, struct vip *vip)
@@ -84,7 +90,7 @@ static void write_vip(const struct ctl *c, struct json_writer *w, struct vip *vi
 	json_add_u64(w, "port", vip->conf->port);
 	json_addz(w, "protocol", nlb_protocol_names[vip->conf->protocol]);
 	json_addz(w, "encapsulation", nlb_encap_names[vip->conf->encap]);
-	json_addz(w, "state", vip_state(vip, counts));
+	json_addz(w, "state", vip_state(vip));
 	json_addz(w, "announced",
 		  announce_state_name(announcer_state(c->from->announcer, &vip->conf->address)));
 	json_open(w, "gateways", '{');

@@ -197,12 +197,18 @@ static void print_slot(const struct trace *t)
 		printf("the VIP has no ring yet\n");
 		return;
 	}
-	printf("%u of %d, owned by %s\n", t->e.index, NLB_RING_SLOTS,
-	       gateway_name(t, t->e.slot.gateway, name));
+	printf("%u of %d, %s%s\n", t->e.index, NLB_RING_SLOTS,
+	       t->e.slot.gateway ? "owned by " : "which nobody owns",
+	       t->e.slot.gateway ? gateway_name(t, t->e.slot.gateway, name) : "");
 	title("");
-	if (t->e.has_moved)
+	if (t->e.has_moved && !t->e.moved_minutes_ago)
+		printf("moved within the last minute: for older connections the flow table is "
+		       "asked first\n");
+	else if (t->e.has_moved)
 		printf("moved %u min ago: for older connections the flow table is asked first\n",
 		       t->e.moved_minutes_ago);
+	else if (!t->e.slot.gateway)
+		printf("has not moved lately\n");
 	else
 		printf("has not moved lately: its owner is right for every connection\n");
 	for (unsigned i = 0; i < 2; i++) {
@@ -259,6 +265,14 @@ static void print_hop(const struct trace *t, uint16_t id)
 	       gw.mtu);
 }
 
+static const struct {
+	const char *name, *words;
+} because[] = {
+	[EXPLAIN_RING] = { "ring", "which owns the slot" },
+	[EXPLAIN_TABLE] = { "flow_table", "which the flow table remembers" },
+	[EXPLAIN_EARLIER] = { "earlier", "the slot's latest owner, as it has none now" },
+};
+
 static const char *verdict_text(uint32_t reason)
 {
 	static const char *const texts[STATS_VERDICTS] = { "left to this host's kernel", "dropped",
@@ -278,8 +292,7 @@ static void print_verdict(const struct trace *t, const char *what, const struct 
 		return;
 	}
 	printf("to %s, ", gateway_name(t, v->gateway, name));
-	printf("%s",
-	       v->why == EXPLAIN_TABLE ? "which the flow table remembers" : "which owns the slot");
+	printf("%s", because[v->why].words);
 	printf("; IP packets up to %u bytes fit\n", v->room);
 	for (unsigned i = 0; i < 2 && v->named[i]; i++) {
 		title("");
@@ -347,7 +360,7 @@ static void write_verdict(const struct trace *t, struct json_writer *w, const ch
 		json_addz(w, "reason", stats_reason_names[v->reason]);
 	} else {
 		write_gateway(t, w, "gateway", v->gateway);
-		json_addz(w, "because", v->why == EXPLAIN_TABLE ? "flow_table" : "ring");
+		json_addz(w, "because", because[v->why].name);
 		json_add_u64(w, "largest_packet", v->room);
 		json_open(w, "earlier_owners_named", '[');
 		for (unsigned i = 0; i < 2 && v->named[i]; i++)

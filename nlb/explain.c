@@ -205,6 +205,10 @@ static void choose(const struct view *v, const struct explanation *e, bool is_fr
 		return;
 	verdict->gateway = known ? known : e->slot.gateway;
 	verdict->why = known ? EXPLAIN_TABLE : EXPLAIN_RING;
+	if (!verdict->gateway && !is_fresh && !is_udp && is_usable(v, e->slot.earlier[0], &gw)) {
+		verdict->gateway = e->slot.earlier[0];
+		verdict->why = EXPLAIN_EARLIER;
+	}
 	if (!verdict->gateway || !view_gateway(v, verdict->gateway, &gw))
 		return;
 	verdict->reason = NLB_REASON_NO_NEIGHBOUR;

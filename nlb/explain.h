@@ -21,7 +21,7 @@ struct explain_entry {
 	bool is_expired;    /* UDP, unused for too long */
 };
 
-enum explain_why { EXPLAIN_RING, EXPLAIN_TABLE };
+enum explain_why { EXPLAIN_RING, EXPLAIN_TABLE, EXPLAIN_EARLIER };
 
 /* The end of a packet. */
 struct explain_verdict {

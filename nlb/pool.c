@@ -30,6 +30,11 @@ const char *gateway_state_name(enum gateway_state state)
 	return names[state];
 }
 
+bool gateway_takes_new(const struct gateway *gw)
+{
+	return gw->state == GATEWAY_UP && gw->weight;
+}
+
 void vip_set_name(char out[static NLB_NAME_MAX], struct str name)
 {
 	size_t len = MIN(name.len, (size_t)NLB_NAME_MAX - 1);
@@ -227,6 +232,8 @@ static bool must_panic(struct vip *vip)
 	bool any_down = false;
 
 	gateways_for_each (gw, vip) {
+		if (!gw->weight)
+			continue;
 		if (gw->state == GATEWAY_UP || gw->state == GATEWAY_UNKNOWN)
 			return false;
 		any_down |= gw->state == GATEWAY_DOWN && !is_draining(gw);
@@ -280,7 +287,7 @@ static bool has_full_share(struct vip *vip)
 	struct gateway *gw;
 
 	gateways_for_each (gw, vip) {
-		if (gw->state == GATEWAY_UP && gw->is_listed && gw->weight && !gw->ramp.since_ms)
+		if (gateway_takes_new(gw) && gw->is_listed && !gw->ramp.since_ms)
 			return true;
 	}
 	return false;

@@ -23,7 +23,7 @@ struct http_client;
 #define NLB_NAME_MAX 264 /* an identifier of the registry has at most 256 bytes */
 
 enum gateway_state {
-	GATEWAY_UP,         /* takes new connections */
+	GATEWAY_UP,         /* takes new connections, as its weight says */
 	GATEWAY_DRAINING,   /* keeps its connections, takes no new ones */
 	GATEWAY_UNKNOWN,    /* not checked yet */
 	GATEWAY_UNRESOLVED, /* no MAC address for its next hop */
@@ -115,6 +115,8 @@ void vip_clear(struct vip *vip, bool keeps_maps);
 
 void vip_set_name(char out[static NLB_NAME_MAX], struct str name);
 const char *gateway_state_name(enum gateway_state state);
+/* Whether new connections go there: one with weight 0 only keeps those that it has. */
+bool gateway_takes_new(const struct gateway *gw);
 
 #define gateways_for_each(pos, vip)                                      \
 	for (struct list *pos##_n_ = (vip)->gateways.next;               \

@@ -409,9 +409,9 @@ bool vips_are_ready(struct vips *v, struct err *why)
 		struct gateway *gw;
 
 		gateways_for_each (gw, vip)
-			is_ready |= gw->state == GATEWAY_UP;
+			is_ready |= gateway_takes_new(gw);
 		if (!is_ready) {
-			err_set(why, 0, "vip=%s: no healthy gateway", vip->name);
+			err_set(why, 0, "vip=%s: no gateway takes new connections", vip->name);
 			return false;
 		}
 	}

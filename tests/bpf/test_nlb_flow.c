@@ -519,6 +519,34 @@ static void draining_gateway_keeps_its_connections_and_gets_no_others(void **sta
 	assert_ends(frame(&s), NLB_REASON_NO_GATEWAY, XDP_DROP, "new");
 }
 
+/* ... also those that began at another balancer: the latest owner is asked, then the next one. */
+static void unknown_connection_goes_to_the_latest_owner_when_all_drain(void **state)
+{
+	fresh_world();
+	for (uint32_t moved = 0; moved < 2; moved++) {
+		struct nlb_slot slot = { .earlier = { GW_A, GW_B },
+					 .flags = moved ? NLB_SLOT_MOVED : 0 };
+		struct shape s = { .vip = VIP_GUE, .flags = TCP_ACK };
+
+		set_ring(VIP_GUE, slot);
+		assert_sent(frame(&s), encapsulated(&s, GW_A, (const uint32_t[]) { GW_B }, 1), GW_A,
+			    "established");
+		s.flags = TCP_RST;
+		assert_sent(frame(&s), encapsulated(&s, GW_A, (const uint32_t[]) { GW_B }, 1), GW_A,
+			    "RST");
+		s.flags = TCP_SYN;
+		assert_ends(frame(&s), NLB_REASON_NO_GATEWAY, XDP_DROP, "SYN");
+		s.is_udp = true;
+		assert_ends(frame(&s), NLB_REASON_NO_GATEWAY, XDP_DROP, "UDP");
+
+		/* Who serves no longer cannot go on with it. */
+		s = (struct shape) { .vip = VIP_GUE, .flags = TCP_ACK };
+		set_gateway(GW_A, NLB_GATEWAY_RESOLVED, 1, MTU);
+		assert_ends(frame(&s), NLB_REASON_NO_GATEWAY, XDP_DROP, "gone");
+		set_gateway(GW_A, NLB_GATEWAY_RESOLVED | NLB_GATEWAY_USABLE, 1, MTU);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -546,6 +574,7 @@ int main(void)
 		cmocka_unit_test(protocols_have_flows_of_their_own),
 		cmocka_unit_test(empty_pool_drops_everything),
 		cmocka_unit_test(draining_gateway_keeps_its_connections_and_gets_no_others),
+		cmocka_unit_test(unknown_connection_goes_to_the_latest_owner_when_all_drain),
 	};
 
 	return cmocka_run_group_tests_name("nlb_flow", tests, load_group, unload_group);

@@ -5,7 +5,6 @@ Response heads are not decoded but for the status. Standard library only.
 """
 
 import socket
-import ssl
 import struct
 import time
 
@@ -99,13 +98,11 @@ def huffman_digits(data):
 
 
 class Session:
-    """One connection, with prior knowledge or `tls`; nothing is sent that the test does not ask for."""
+    """One connection with prior knowledge; nothing is sent that the test does not ask for."""
 
-    def __init__(self, port, settings=(), timeout_s=10.0, tls=None, server_name=None):
+    def __init__(self, port, settings=(), timeout_s=10.0):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if tls:  # a context whose ALPN is h2
-            self.sock = tls.wrap_socket(self.sock, server_hostname=server_name)
         self.timeout_s = timeout_s
         self.buffer = b""
         self.is_closed = False
@@ -134,7 +131,7 @@ class Session:
         while len(self.buffer) < 9 or len(self.buffer) < 9 + self._length():
             try:
                 data = self.sock.recv(65536)
-            except (ConnectionError, ssl.SSLEOFError):
+            except ConnectionError:
                 data = b""
             if not data:
                 self.is_closed = True

@@ -173,6 +173,12 @@ static void names_every_mistake_with_its_path(void **state)
 		{ VIP("{ " GOOD
 		      ", \"gateways\": [ { \"address\": \"10.0.0.1\", \"weight\": 1001 } ] }"),
 		  "vips[0].gateways[0].weight: " },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"10.0.0.1\" },"
+		      " { \"address\": \"192.0.2.1\" } ] }"),
+		  "vips[0].gateways[1].address: is the address of the VIP a; a gateway needs" },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"192.0.2.2\" } ] },"
+		      " { \"name\": \"b\", \"address\": \"192.0.2.2\", \"port\": 0" GWS " }"),
+		  "vips[0].gateways[0].address: is the address of the VIP b; a gateway needs" },
 		{ VIP("{ " GOOD GWS ", \"allow\": [] }"), "vips[0].allow: must not be empty" },
 		{ VIP("{ " GOOD GWS ", \"allow\": [\"10.0.0.0/8\", \"home\"] }"),
 		  "vips[0].allow[1]: " },
@@ -206,6 +212,31 @@ static void names_every_mistake_with_its_path(void **state)
 	}
 	load("{ \"interfacez\": 1, \"xdp_mode\": 7, \"vips\": [ { \"name\": \"\" } ] }");
 	assert_true(errors.count >= 5); /* all of them in one run */
+}
+
+static void warns_of_vips_that_take_no_new_connections(void **state)
+{
+	static const struct {
+		const char *text, *warning;
+	} cases[] = {
+		{ VIP("{ " GOOD ", \"gateways\": [] }"), "vips[0].gateways: is empty" },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"10.0.0.1\", \"weight\": 0 },"
+		      " { \"address\": \"10.0.0.2\", \"weight\": 0 } ] }"),
+		  "vips[0].gateways: all have weight 0" },
+		{ VIP("{ " GOOD ", \"gateways\": [ { \"address\": \"10.0.0.1\", \"weight\": 0 },"
+		      " { \"address\": \"10.0.0.2\" } ] }"),
+		  "" },
+	};
+
+	for (size_t i = 0; i < CASES(cases); i++) {
+		const char *wanted = cases[i].warning;
+
+		if (load(cases[i].text) != 0)
+			fail_msg("%s", all_errors());
+		assert_int_equal(errors.warnings, *wanted != '\0');
+		if (strncmp(all_errors(), wanted, strlen(wanted)) != 0)
+			fail_msg("says: %swants: %s", all_errors(), wanted);
+	}
 }
 
 static void takes_both_families_and_protocols(void **state)
@@ -313,6 +344,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(reads_what_the_file_says),
 		cmocka_unit_test(defaults_are_usable),
+		cmocka_unit_test(warns_of_vips_that_take_no_new_connections),
 		cmocka_unit_test(takes_both_families_and_protocols),
 		cmocka_unit_test(rates_are_counted_in_ticks),
 		cmocka_unit_test(overhead_is_that_of_the_outer_headers),
