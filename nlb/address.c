@@ -117,15 +117,29 @@ struct listing {
 	void *arg;
 };
 
+/* The kernel's macros cast const away, and let `left` wrap where the last padding is missing. */
+static const void *behind(const void *at, size_t len, size_t *left)
+{
+	size_t step = MIN(NLMSG_ALIGN(len), *left);
+
+	*left -= step;
+	return (const char *)at + step;
+}
+
+static bool attribute_fits(const struct rtattr *at, size_t left)
+{
+	return left >= sizeof(*at) && at->rta_len >= sizeof(*at) && at->rta_len <= left;
+}
+
 static void read_address(const struct nlmsghdr *head, const struct listing *l)
 {
-	const struct ifaddrmsg *body = (const struct ifaddrmsg *)NLMSG_DATA(head);
-	const struct rtattr *at = IFA_RTA(body);
-	size_t left = IFA_PAYLOAD(head);
+	const struct ifaddrmsg *body = (const void *)((const char *)head + NLMSG_HDRLEN);
+	size_t left = head->nlmsg_len - NLMSG_HDRLEN;
+	const struct rtattr *at = behind(body, sizeof(*body), &left);
 	struct net_addr address = { 0 };
 	bool is_ours = false;
 
-	for (; RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+	for (; attribute_fits(at, left); at = behind(at, at->rta_len, &left)) {
 		const void *data = (const char *)at + RTA_LENGTH(0);
 		size_t len = RTA_PAYLOAD(at);
 
@@ -161,7 +175,7 @@ static int read_part(int fd, const struct listing *l)
 
 	if (got < 0)
 		return -errno;
-	for (; NLMSG_OK(head, len); head = NLMSG_NEXT(head, len)) {
+	for (; NLMSG_OK(head, len); head = behind(head, head->nlmsg_len, &len)) {
 		if (head->nlmsg_type == NLMSG_DONE)
 			return 0;
 		if (head->nlmsg_type == NLMSG_ERROR)

@@ -51,10 +51,12 @@ const char *link_driver(const char *interface, char out[static LINK_DRIVER_LEN])
 /* How many features there are. */
 static int count_features(const char *interface)
 {
+	/* struct ethtool_sset_info, whose last member has room for one length. */
 	struct {
-		struct ethtool_sset_info info;
+		uint32_t cmd, reserved;
+		uint64_t sset_mask;
 		uint32_t length;
-	} ask = { .info = { .cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << ETH_SS_FEATURES } };
+	} ask = { .cmd = ETHTOOL_GSSET_INFO, .sset_mask = 1ULL << ETH_SS_FEATURES };
 	int rc = ask_ethtool(interface, &ask);
 
 	return rc ? rc : (int)ask.length;
