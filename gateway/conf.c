@@ -458,6 +458,23 @@ static const struct conf_row health_rows[] = {
 };
 static const struct conf_object health_object = CONF_OBJECT_OF(struct gw_health, health_rows);
 
+static const struct conf_row service_tls_rows[] = {
+	{ CONF_STRING("ca", struct gw_service_tls, ca), .flags = CONF_NULL,
+	  .help = "PEM file with the authorities to trust; the system's when not given." },
+	{ CONF_STRING("server_name", struct gw_service_tls, server_name), .max = 253,
+	  .help = "Asked for and compared with the certificate; the instance's address when not "
+		  "given." },
+	{ CONF_BOOL("verify", struct gw_service_tls, verify), .def = "true",
+	  .help = "Whether the certificate must be good; without it anybody can be the service." },
+	{ CONF_STRING("certificate", struct gw_service_tls, certificate), .flags = CONF_NULL,
+	  .help = "PEM file shown to services that ask for a client certificate." },
+	{ CONF_STRING("key", struct gw_service_tls, key), .flags = CONF_NULL,
+	  .help = "PEM file with its private key." },
+	{ 0 },
+};
+static const struct conf_object service_tls_object =
+	CONF_OBJECT_OF(struct gw_service_tls, service_tls_rows, .check = gw_check_service_tls);
+
 static const char *const service_protocols[] = { "http/1.1", "h2", "grpc", NULL };
 
 static const struct conf_row service_rows[] = {
@@ -468,6 +485,8 @@ static const struct conf_row service_rows[] = {
 	{ CONF_ENUM("protocol", struct gw_service, protocol, service_protocols),
 	  .def = "\"http/1.1\"",
 	  .help = "What the instances speak; grpc is h2 with gRPC's status and deadlines." },
+	{ CONF_OPTIONAL("tls", struct gw_service, tls, &service_tls_object), .flags = CONF_NULL,
+	  .help = "How TLS is spoken to the instances, health checks too; plain without it." },
 	{ CONF_UNSUPPORTED("descriptor_set"), .flags = CONF_NULL },
 	{ CONF_ENUM("balance", struct gw_service, balance, balances), .def = "\"p2c\"",
 	  .help = "How an instance is picked: the better of two random ones, in turn, the "

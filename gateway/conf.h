@@ -123,9 +123,18 @@ struct gw_health {
 	uint32_t interval_ms, timeout_ms, rise, fall;
 };
 
+/* TLS towards a service. */
+struct gw_service_tls {
+	struct str ca;          /* PEM file; p NULL: whom the system trusts */
+	struct str server_name; /* p NULL: the instance's address */
+	bool verify;
+	struct str certificate, key; /* shown when asked for; p NULL: none */
+};
+
 struct gw_service {
 	struct str name;
-	struct str discover; /* app in the registry; p NULL: endpoints */
+	struct gw_service_tls *tls; /* NULL: plain */
+	struct str discover;        /* app in the registry; p NULL: endpoints */
 	struct gw_endpoint *endpoints;
 	size_t endpoints_count;
 	int protocol; /* enum gw_protocol */

@@ -54,6 +54,23 @@ void gw_check_tls(struct conf *c, void *object)
 	}
 }
 
+void gw_check_service_tls(struct conf *c, void *object)
+{
+	const struct gw_service_tls *tls = object;
+
+	if (tls->certificate.p && !tls->key.p)
+		conf_error_at(c, "certificate", "needs a \"key\"");
+	if (tls->key.p && !tls->certificate.p)
+		conf_error_at(c, "key", "needs a \"certificate\"");
+	if (tls->verify)
+		return;
+	if (conf_has(c, "ca"))
+		conf_error_at(c, "ca", "is of no use with \"verify\" off");
+	conf_warn_at(c, "verify",
+		     "is off: anybody between gateway and service can read and change "
+		     "everything");
+}
+
 void gw_check_auth(struct conf *c, void *object)
 {
 	struct gw_auth *auth = object;

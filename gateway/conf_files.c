@@ -86,6 +86,18 @@ static void check_tls(struct conf *c, const struct gw_tls *tls)
 	conf_leave(c);
 }
 
+static void check_service_tls(struct conf *c, const struct gw_service *service)
+{
+	struct gw_certificate pair = { service->tls->certificate, service->tls->key };
+
+	conf_enter_name(c, "services", service->name);
+	conf_enter(c, "tls");
+	check_trust(c, "ca", service->tls->ca);
+	check_certificate(c, &pair);
+	conf_leave(c);
+	conf_leave(c);
+}
+
 /* --- keys of issuers ----------------------------------------------------------------------- */
 
 static void check_keys(struct conf *c, const struct gw_auth *auth)
@@ -160,6 +172,10 @@ void gw_check_files(struct conf *c, const struct gw_conf *conf)
 		conf_enter_index(c, "listeners", i);
 		check_tls(c, conf->listeners[i].tls);
 		conf_leave(c);
+	}
+	for (size_t i = 0; i < conf->services_count; i++) {
+		if (conf->services[i].tls)
+			check_service_tls(c, &conf->services[i]);
 	}
 	for (size_t i = 0; i < conf->auth_count; i++) {
 		conf_enter_name(c, "auth", conf->auth[i].name);

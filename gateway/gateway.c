@@ -214,7 +214,9 @@ static void on_tls_change(void *arg)
 	confs = make_confs(g, g->snapshot, g->tls_files, &errors);
 	for (unsigned i = 0; confs && i < g->worker_count; i++)
 		worker_post_conf(g->workers[i], confs[i]);
-	if (!confs)
+	if (confs)
+		pools_update(g->pools); /* health checks by TLS */
+	else
 		report(&errors, "tls", NULL);
 	free(confs);
 	conf_errors_fini(&errors);

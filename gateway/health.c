@@ -6,12 +6,14 @@
 
 #include "lib/hash.h"
 #include "lib/http_client.h"
+#include "lib/tls_client.h"
 
 struct health_check {
 	struct http_client *http;
 	struct loop *loop;
 	struct gw_health conf;
 	struct net_addr addr;
+	struct tls_client *tls; /* held; NULL: in clear */
 	struct http_call *call;
 	struct loop_timer timer;
 	unsigned streak; /* results in a row that contradict is_up */
@@ -54,6 +56,7 @@ static void probe(struct loop_timer *timer)
 	struct health_check *c = container_of(timer, struct health_check, timer);
 	struct http_request_spec spec = {
 		.addr = &c->addr,
+		.tls = c->tls,
 		.target = { c->conf.path },
 		.max_body = 65536,
 		.connect_timeout_ms = c->conf.timeout_ms,
@@ -98,6 +101,19 @@ void health_adopt(struct health_check *c, const struct gw_health *conf, void *ar
 	c->arg = arg;
 }
 
+void health_use_tls(struct health_check *c, struct tls_client *tls)
+{
+	if (c->tls == tls)
+		return;
+	if (c->call) {
+		/* It borrows what goes away. */
+		http_call_cancel(&c->call);
+		loop_timer_start(c->loop, &c->timer, next_delay_ms(c));
+	}
+	tls_client_free(&c->tls);
+	c->tls = tls ? tls_client_get(tls) : NULL;
+}
+
 void health_stop(struct health_check **cp)
 {
 	struct health_check *c = *cp;
@@ -107,6 +123,7 @@ void health_stop(struct health_check **cp)
 	*cp = NULL;
 	http_call_cancel(&c->call);
 	loop_timer_stop(c->loop, &c->timer);
+	tls_client_free(&c->tls);
 	free(c);
 }
 

@@ -146,6 +146,12 @@ static void write_tls(const struct gateway *g, struct buf *out)
 			    METRICS_LABELS({ "reason", str_from(tls_failure_names[i]) }),
 			    sum(g, offsetof(struct worker_stats, handshakes_failed) +
 					   i * sizeof(uint64_t)));
+	write_counter(out, "gatehouse_gateway_upstream_tls_handshakes_total",
+		      "TLS handshakes with services done.", SUM(g, upstream_tls));
+	write_counter(out, "gatehouse_gateway_upstream_tls_handshakes_resumed_total",
+		      "Of these, the ones that resumed a session.", SUM(g, upstream_tls_resumed));
+	write_counter(out, "gatehouse_gateway_upstream_tls_handshakes_failed_total",
+		      "TLS handshakes with services that failed.", SUM(g, upstream_tls_failed));
 	write_counter(out, "gatehouse_gateway_tls_file_reloads_total",
 		      "Certificate, key, authority and ticket files loaded again.", g->tls_reloads);
 	write_counter(out, "gatehouse_gateway_tls_file_reloads_failed_total",

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "gateway/health.h"
+#include "gateway/tls_setup.h"
 #include "gateway/upstream/service.h"
 #include "lib/http_client.h"
 #include "lib/log.h"
@@ -28,6 +29,7 @@ struct member {
 struct pool {
 	struct pools *pools;
 	const struct gw_service *conf;
+	struct tls_client *tls; /* for health checks; NULL: in clear */
 	struct member *members;
 	size_t count;
 };
@@ -103,6 +105,8 @@ static void pool_replace(struct pool *p, struct member *fresh, size_t count)
 			fresh[i].check = health_start(p->pools->http, p->pools->gateway->loop,
 						      &p->conf->health, &fresh[i].addr, on_health,
 						      p);
+		if (fresh[i].check)
+			health_use_tls(fresh[i].check, p->tls);
 	}
 	pool_free_members(p);
 	p->members = fresh;
@@ -279,8 +283,10 @@ struct pools *pools_new(struct gateway *g, struct err *err)
 
 static void drop_pools(struct pool *pools, size_t count)
 {
-	for (size_t i = 0; i < count; i++)
+	for (size_t i = 0; i < count; i++) {
 		pool_free_members(&pools[i]);
+		tls_client_free(&pools[i].tls);
+	}
 	free(pools);
 }
 
@@ -297,8 +303,10 @@ static void pool_inherit(struct pool *fresh, struct pool *old, size_t count)
 		for (size_t j = 0; j < fresh->count; j++) {
 			if (!fresh->conf->health.path.p)
 				health_stop(&fresh->members[j].check);
-			else if (fresh->members[j].check)
-				health_adopt(fresh->members[j].check, &fresh->conf->health, fresh);
+			if (!fresh->members[j].check)
+				continue;
+			health_adopt(fresh->members[j].check, &fresh->conf->health, fresh);
+			health_use_tls(fresh->members[j].check, fresh->tls);
 		}
 		return;
 	}
@@ -320,6 +328,20 @@ void pools_free(struct pools **pp)
 	free(p);
 }
 
+/* A check sees what requests would see: the same policy. */
+static struct tls_client *pool_tls(const struct pools *p, const struct gw_service *conf)
+{
+	struct tls_client *tls;
+	struct err err;
+
+	if (!conf->tls || !conf->health.path.p)
+		return NULL;
+	tls = tls_setup_service(conf, p->gateway->tls_files, false, &err);
+	if (!tls)
+		abort();
+	return tls;
+}
+
 void pools_update(struct pools *p)
 {
 	struct snapshot *snapshot = p->gateway->snapshot, *old_snapshot = p->snapshot;
@@ -335,6 +357,7 @@ void pools_update(struct pools *p)
 	for (size_t i = 0; i < p->count; i++) {
 		p->pools[i].pools = p;
 		p->pools[i].conf = &conf->services[i];
+		p->pools[i].tls = pool_tls(p, &conf->services[i]);
 		pool_inherit(&p->pools[i], old, old_count);
 	}
 	drop_pools(old, old_count);

@@ -182,6 +182,13 @@ static int add_listener(struct tls_files *t, const struct gw_tls *tls, struct er
 	return rc;
 }
 
+static int add_service(struct tls_files *t, const struct gw_service_tls *tls, struct err *err)
+{
+	int rc = add(t, FILE_TRUST, tls->ca, (struct str) { 0 }, err);
+
+	return rc < 0 ? rc : add(t, FILE_IDENTITY, tls->certificate, tls->key, err);
+}
+
 struct tls_files *tls_files_new(const struct gw_conf *conf, struct err *err)
 {
 	struct tls_files *t = calloc(1, sizeof(*t));
@@ -190,6 +197,10 @@ struct tls_files *tls_files_new(const struct gw_conf *conf, struct err *err)
 	for (size_t i = 0; rc == 0 && i < conf->listeners_count; i++) {
 		if (conf->listeners[i].tls)
 			rc = add_listener(t, conf->listeners[i].tls, err);
+	}
+	for (size_t i = 0; rc == 0 && i < conf->services_count; i++) {
+		if (conf->services[i].tls)
+			rc = add_service(t, conf->services[i].tls, err);
 	}
 	if (rc < 0)
 		tls_files_free(&t);
@@ -213,7 +224,7 @@ void tls_files_free(struct tls_files **tp)
 const struct tls_identity *tls_files_identity(const struct tls_files *t, struct str certificate,
 					      struct str key)
 {
-	const struct tls_file *f = find(t, FILE_IDENTITY, certificate, key);
+	const struct tls_file *f = certificate.p ? find(t, FILE_IDENTITY, certificate, key) : NULL;
 
 	return f ? f->identity : NULL;
 }

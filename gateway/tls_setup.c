@@ -61,3 +61,19 @@ struct tls_server *tls_setup_listener(const struct gw_tls *tls, const struct tls
 	}
 	return tls_server_new(&o, err);
 }
+
+struct tls_client *tls_setup_service(const struct gw_service *service,
+				     const struct tls_files *files, bool is_pooled, struct err *err)
+{
+	const struct gw_service_tls *tls = service->tls;
+	struct tls_client_options o = {
+		.verify = tls->verify,
+		.trust = tls_files_trust(files, tls->ca),
+		.identity = tls_files_identity(files, tls->certificate, tls->key),
+		.name = tls->server_name.p,
+		.alpn = "http/1.1",
+		.is_pooled = is_pooled,
+	};
+
+	return tls_client_new(&o, err);
+}

@@ -36,10 +36,11 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_
 	c->refs = 1;
 	c->snapshot = snapshot_ref(snapshot);
 	c->tls = calloc(conf->listeners_count + 1, sizeof(struct tls_server *));
+	c->clients = calloc(conf->services_count + 1, sizeof(struct tls_client *));
 	c->services = calloc(conf->services_count + 1, sizeof(struct service *));
 	c->routes = calloc(snapshot->route_count + 1, sizeof(struct route_stats *));
 	c->verifiers = calloc(snapshot->auth_count + 1, sizeof(struct jwt_verifier *));
-	if (!c->tls || !c->services || !c->routes || !c->verifiers) {
+	if (!c->tls || !c->clients || !c->services || !c->routes || !c->verifiers) {
 		err_set(err, -ENOMEM, "out of memory");
 		worker_conf_put(c);
 		return NULL;
@@ -49,6 +50,15 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_
 			continue;
 		c->tls[i] = tls_setup_listener(conf->listeners[i].tls, files, err);
 		if (!c->tls[i]) {
+			worker_conf_put(c);
+			return NULL;
+		}
+	}
+	for (size_t i = 0; i < conf->services_count; i++) {
+		if (!conf->services[i].tls)
+			continue;
+		c->clients[i] = tls_setup_service(&conf->services[i], files, true, err);
+		if (!c->clients[i]) {
 			worker_conf_put(c);
 			return NULL;
 		}
@@ -68,6 +78,8 @@ void worker_conf_put(struct worker_conf *c)
 		return;
 	for (size_t i = 0; c->tls && i < c->snapshot->conf.listeners_count; i++)
 		tls_server_free(c->tls[i]);
+	for (size_t i = 0; c->clients && i < c->snapshot->conf.services_count; i++)
+		tls_client_free(&c->clients[i]);
 	for (size_t i = 0; c->services && i < c->snapshot->conf.services_count; i++) {
 		if (c->services[i])
 			service_put(c->services[i]);
@@ -75,6 +87,7 @@ void worker_conf_put(struct worker_conf *c)
 	for (size_t i = 0; c->verifiers && i < c->snapshot->auth_count; i++)
 		jwt_verifier_free(&c->verifiers[i]);
 	free(c->tls);
+	free(c->clients);
 	free(c->services);
 	free(c->routes);
 	free(c->verifiers);
@@ -155,7 +168,7 @@ static void worker_adopt(struct worker *w, struct worker_conf *c)
 
 	for (size_t i = 0; i < snapshot->conf.services_count; i++) {
 		c->services[i] = get_service(w, snapshot->conf.services[i].name);
-		service_configure(c->services[i], &snapshot->conf.services[i]);
+		service_configure(c->services[i], &snapshot->conf.services[i], c->clients[i]);
 	}
 	for (size_t i = 0; i < snapshot->route_count; i++)
 		c->routes[i] = get_stats(w, snapshot->routes[i].conf->name);

@@ -22,6 +22,7 @@ struct gateway;
 struct jwt_verifier;
 struct snapshot;
 struct tls_files;
+struct tls_client;
 struct tls_server;
 struct service;
 struct listeners;
@@ -44,8 +45,9 @@ struct route_stats {
 struct worker_conf {
 	unsigned refs;
 	struct snapshot *snapshot;
-	struct tls_server **tls;   /* by listener, NULL for plain ones */
-	struct service **services; /* by the service's index in the configuration; held */
+	struct tls_server **tls;     /* by listener, NULL for plain ones */
+	struct tls_client **clients; /* by service, NULL for plain ones */
+	struct service **services;   /* by the service's index in the configuration; held */
 	struct route_stats *
 		*routes; /* by the route's index, the last for requests without one; borrowed */
 	struct jwt_verifier **verifiers; /* by the index of the issuer, made when first needed */
@@ -69,6 +71,7 @@ struct worker_stats {
 	uint64_t reasons[REQUEST_REASONS];
 	uint64_t shed[GW_PRIORITIES];
 	uint64_t auth_ok, auth_cached, auth_refused;
+	uint64_t upstream_tls, upstream_tls_resumed, upstream_tls_failed;
 	uint64_t upstream_connects, upstream_reuses, upstream_retries;
 	uint64_t bytes_in, bytes_out;
 };

@@ -258,14 +258,15 @@ static void on_upconn(struct upconn *u, void *arg)
 	struct exchange *x = arg;
 
 	if (x->phase == PHASE_CONNECT) {
-		if (net_socket_error(u->io.fd) < 0) {
+		int rc = upconn_connect(u);
+
+		if (rc == -EAGAIN)
+			return;
+		if (rc < 0) {
 			exchange_attempt_failed(x, 502, REASON_CONNECT_FAILED,
 						"no connection to the service");
 			return;
 		}
-		if (!u->can_write)
-			return;
-		u->is_connected = true;
 		exchange_connected(x);
 	}
 	h1_send(x);

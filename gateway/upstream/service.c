@@ -4,6 +4,7 @@
 #include "gateway/upstream/h2conn.h"
 #include "gateway/upstream/upconn.h"
 #include "lib/hash.h"
+#include "lib/tls_client.h"
 
 #define EJECT_AFTER       5     /* consecutive failures */
 #define EJECT_BASE_MS     1000  /* doubled with each consecutive ejection ... */
@@ -40,12 +41,30 @@ void service_put(struct service *s)
 	if (--s->refs)
 		return;
 	service_set_members(s, NULL, 0);
+	tls_client_free(&s->tls);
 	free(s->endpoints);
 	free(s);
 }
 
-void service_configure(struct service *s, const struct gw_service *conf)
+/* What was made under another policy, connections and sessions, must not be used under this one. */
+static void change_tls(struct service *s, struct tls_client *tls)
 {
+	if (s->tls && tls_client_eq(s->tls, tls))
+		return;
+	if (!s->tls && !tls)
+		return;
+	tls_client_free(&s->tls);
+	s->tls = tls ? tls_client_get(tls) : NULL;
+	for (size_t i = 0; i < s->count; i++) {
+		upconn_close_idle(s->endpoints[i]);
+		SSL_SESSION_free(s->endpoints[i]->session);
+		s->endpoints[i]->session = NULL;
+	}
+}
+
+void service_configure(struct service *s, const struct gw_service *conf, struct tls_client *tls)
+{
+	change_tls(s, tls);
 	s->balance = conf->balance;
 	s->idle_timeout_ms = conf->idle_timeout_ms;
 	s->max_idle = conf->max_idle_connections;
@@ -61,8 +80,10 @@ struct endpoint *endpoint_get(struct endpoint *e)
 
 void endpoint_put(struct endpoint *e)
 {
-	if (--e->refs == 0)
-		free(e);
+	if (--e->refs)
+		return;
+	SSL_SESSION_free(e->session);
+	free(e);
 }
 
 static struct endpoint *endpoint_new(const struct service_member *m)

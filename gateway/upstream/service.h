@@ -6,6 +6,8 @@
  */
 #pragma once
 
+#include <openssl/ssl.h>
+
 #include "gateway/conf.h"
 #include "gateway/worker.h"
 
@@ -24,8 +26,9 @@ struct endpoint {
 	uint64_t ejected_until_ms;
 	uint64_t latency_us; /* moving average, weighted by time (peak-sensitive); 0: not known */
 	uint64_t latency_at_ms;
-	int64_t wrr_credit; /* of weighted round robin */
-	struct list idle;   /* upconns, most recently used first */
+	int64_t wrr_credit;   /* of weighted round robin */
+	SSL_SESSION *session; /* to resume; NULL: none */
+	struct list idle;     /* upconns, most recently used first */
 	unsigned idle_count;
 	struct list h2conns; /* HTTP/2 connections that may take more requests */
 	uint32_t h2_streams; /* how many at once the service took on the last one; 0: not known */
@@ -40,6 +43,7 @@ struct service {
 	int balance;
 	uint32_t idle_timeout_ms, max_idle;
 	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
+	struct tls_client *tls; /* held; NULL: plain. Connections of another one are not kept */
 	struct endpoint **endpoints;
 	size_t count;
 	unsigned ejected;      /* about how many are ejected now */
@@ -65,7 +69,8 @@ struct service_member {
 struct service *service_new(struct worker *w, struct str name);
 struct service *service_get(struct service *s);
 void service_put(struct service *s);
-void service_configure(struct service *s, const struct gw_service *conf);
+/* Takes a reference to the TLS policy (NULL: plain) if it is another than before. */
+void service_configure(struct service *s, const struct gw_service *conf, struct tls_client *tls);
 /* Replaces the list. Instances that stay (by address) keep connections and statistics. */
 void service_set_members(struct service *s, const struct service_member *members, size_t count);
 

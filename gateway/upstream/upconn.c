@@ -2,7 +2,12 @@
 #include "gateway/upstream/upconn.h"
 
 #include <errno.h>
+#include <openssl/err.h>
 #include <sys/uio.h>
+
+#include "lib/log.h"
+#include "lib/tls.h"
+#include "lib/tls_client.h"
 
 #define UPCONN_IN_MAX (64UL * 1024)
 
@@ -10,6 +15,10 @@ static void upconn_free(struct loop_task *task)
 {
 	struct upconn *u = container_of(task, struct upconn, free);
 
+	if (u->ssl)
+		SSL_SESSION_free(tls_client_take_session(u->ssl));
+	SSL_free(u->ssl);
+	tls_client_free(&u->tls);
 	free(u);
 }
 
@@ -24,6 +33,32 @@ static void release_buffer(struct upconn *u)
 	buf_init(&u->in, UPCONN_IN_MAX);
 }
 
+/* Sessions made under a policy that is no longer the service's are worth nothing. */
+static void keep_session(struct upconn *u)
+{
+	SSL_SESSION *session = u->ssl ? tls_client_take_session(u->ssl) : NULL;
+
+	if (!session)
+		return;
+	if (u->tls != u->service->tls) {
+		SSL_SESSION_free(session);
+		return;
+	}
+	SSL_SESSION_free(u->endpoint->session);
+	u->endpoint->session = session;
+}
+
+/* Says goodbye without waiting for an answer; OpenSSL would spoil the session of a connection that
+ * was not ended properly. */
+static void end_tls(struct upconn *u)
+{
+	if (!u->ssl || !u->is_connected)
+		return;
+	SSL_shutdown(u->ssl);
+	SSL_set_shutdown(u->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+	ERR_clear_error();
+}
+
 void upconn_close(struct upconn *u)
 {
 	struct loop *loop = u->worker->loop;
@@ -31,6 +66,8 @@ void upconn_close(struct upconn *u)
 	if (u->is_closed)
 		return;
 	u->is_closed = true;
+	keep_session(u);
+	end_tls(u);
 	if (!list_empty(&u->node)) {
 		list_remove(&u->node);
 		u->endpoint->idle_count--;
@@ -55,6 +92,18 @@ static void on_idle_timer(struct loop_timer *timer)
 	upconn_close(container_of(timer, struct upconn, idle_timer));
 }
 
+/* The service may have closed in the meantime, the news being still on its way through epoll. */
+static bool is_quiet(const struct upconn *u)
+{
+	char byte;
+
+	/* Tickets come unasked, and are no answer. What is read here is lost, with the connection.
+	 */
+	if (u->ssl)
+		return tls_read(u->ssl, &byte, 1) == -EAGAIN;
+	return recv(u->io.fd, &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
+}
+
 static void on_io(struct loop_io *io, uint32_t events)
 {
 	struct upconn *u = container_of(io, struct upconn, io);
@@ -66,24 +115,19 @@ static void on_io(struct loop_io *io, uint32_t events)
 		u->can_write = true;
 	if (u->on_event)
 		u->on_event(u, u->arg);
-	else if (u->can_read)
+	else if (u->can_read && (!u->ssl || u->expects_eof || !is_quiet(u)))
 		upconn_close(u);
+	else
+		u->can_read = false;
 }
 
-/* The service may have closed in the meantime, the news being still on its way through epoll. */
-static bool is_quiet(const struct upconn *u)
-{
-	char byte;
-
-	return recv(u->io.fd, &byte, 1, MSG_PEEK) < 0 && errno == EAGAIN;
-}
-
-static struct upconn *take_idle(struct endpoint *e, enum upconn_choice choice)
+static struct upconn *take_idle(const struct service *s, struct endpoint *e,
+				enum upconn_choice choice)
 {
 	while (choice != UPCONN_FRESH && !list_empty(&e->idle)) {
 		struct upconn *u = container_of(e->idle.next, struct upconn, node);
 
-		if (choice == UPCONN_CHECKED && !is_quiet(u)) {
+		if (u->tls != s->tls || (choice == UPCONN_CHECKED && !is_quiet(u))) {
 			upconn_close(u);
 			continue;
 		}
@@ -96,11 +140,63 @@ static struct upconn *take_idle(struct endpoint *e, enum upconn_choice choice)
 	return NULL;
 }
 
+/* Its session is taken along: a full handshake costs a service ten times as much. */
+static int start_tls(struct upconn *u, const struct service *s, const struct endpoint *e)
+{
+	char address[NET_ADDR_LEN];
+
+	u->ssl = tls_client_connect(s->tls, u->io.fd, net_format_ip(address, &e->addr));
+	if (!u->ssl)
+		return -ENOMEM;
+	u->tls = tls_client_get(s->tls);
+	if (e->session)
+		SSL_set_session(u->ssl, e->session);
+	return 0;
+}
+
+static int do_handshake(struct upconn *u)
+{
+	struct worker_stats *stats = &u->worker->counters;
+	const char *problem = NULL;
+	char address[NET_ADDR_LEN];
+	int rc = tls_client_handshake(u->ssl, &problem);
+
+	if (rc == -EAGAIN) {
+		u->can_read = u->can_write = false;
+		return rc;
+	}
+	if (rc < 0) {
+		metrics_inc(&stats->upstream_tls_failed, 1);
+		log_debug("service=%.*s instance=%s: TLS: %s", STR_ARG(u->service->name),
+			  net_format(address, &u->endpoint->addr), problem);
+		return rc;
+	}
+	metrics_inc(&stats->upstream_tls, 1);
+	if (SSL_session_reused(u->ssl))
+		metrics_inc(&stats->upstream_tls_resumed, 1);
+	u->can_read = u->can_write = true;
+	return 0;
+}
+
+int upconn_connect(struct upconn *u)
+{
+	int rc = net_socket_error(u->io.fd);
+
+	if (rc < 0)
+		return rc;
+	if (u->ssl && (u->can_write || u->can_read))
+		rc = do_handshake(u);
+	else if (!u->can_write)
+		rc = -EAGAIN;
+	u->is_connected = rc == 0;
+	return rc;
+}
+
 int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 		enum upconn_choice choice)
 {
 	struct worker *w = s->worker;
-	struct upconn *u = take_idle(e, choice);
+	struct upconn *u = take_idle(s, e, choice);
 	int rc;
 
 	if (u) {
@@ -117,6 +213,11 @@ int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 		free(u);
 		return rc;
 	}
+	if (s->tls && start_tls(u, s, e) < 0) {
+		close(u->io.fd);
+		free(u);
+		return -ENOMEM;
+	}
 	u->worker = w;
 	u->io.on_event = on_io;
 	u->idle_timer.on_fire = on_idle_timer;
@@ -126,7 +227,7 @@ int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 	rc = loop_io_add(w->loop, &u->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 	if (rc < 0) {
 		close(u->io.fd);
-		free(u);
+		upconn_free(&u->free);
 		return rc;
 	}
 	u->service = service_get(s);
@@ -145,7 +246,7 @@ static bool is_at_clean_end(struct upconn *u)
 {
 	if (u->has_eof || buf_len(&u->in))
 		return false;
-	if (u->can_read && !is_quiet(u))
+	if ((u->can_read || u->ssl) && !is_quiet(u))
 		return false;
 	u->can_read = false;
 	return true;
@@ -157,9 +258,10 @@ void upconn_give(struct upconn *u)
 
 	u->on_event = NULL;
 	u->arg = NULL;
+	keep_session(u);
 	/* An instance that left the list, or a worker that ends: nobody would come for it again. */
-	if (e->is_gone || u->worker->is_draining || e->idle_count >= u->service->max_idle ||
-	    !is_at_clean_end(u)) {
+	if (e->is_gone || u->tls != u->service->tls || u->worker->is_draining ||
+	    e->idle_count >= u->service->max_idle || !is_at_clean_end(u)) {
 		upconn_close(u);
 		return;
 	}
@@ -169,8 +271,22 @@ void upconn_give(struct upconn *u)
 	loop_timer_start(u->worker->loop, &u->idle_timer, u->service->idle_timeout_ms);
 }
 
+static long read_tls(struct upconn *u, void *out, size_t len)
+{
+	long n = tls_read(u->ssl, out, len);
+
+	if (n <= 0 || (tls_is_drained(u->ssl) && !u->expects_eof))
+		u->can_read = false;
+	if (n == 0)
+		u->has_eof = true;
+	return n;
+}
+
 long upconn_read(struct upconn *u, void *out, size_t len)
 {
+	if (u->ssl)
+		return read_tls(u, out, len);
+
 	ssize_t n = recv(u->io.fd, out, len, 0);
 
 	if (n <= 0 || (n < (ssize_t)len && !u->expects_eof))
@@ -196,8 +312,31 @@ long upconn_fill(struct upconn *u)
 	return n;
 }
 
+/* One record with both, if they fit. */
+static long send_tls(struct upconn *u, struct str head, struct str body)
+{
+	char record[16384];
+	size_t head_len = MIN(head.len, sizeof(record));
+	size_t body_len = MIN(body.len, sizeof(record) - head_len);
+	long n;
+
+	if (head_len && body_len) {
+		memcpy(record, head.p, head_len);
+		memcpy(record + head_len, body.p, body_len);
+		n = tls_write(u->ssl, record, head_len + body_len);
+	} else {
+		n = tls_write(u->ssl, head_len ? head.p : body.p, head_len + body_len);
+	}
+	if (n < 0)
+		u->can_write = false;
+	return n;
+}
+
 long upconn_send(struct upconn *u, struct str head, struct str body)
 {
+	if (u->ssl)
+		return send_tls(u, head, body);
+
 	struct iovec iov[2] = {
 		{ .iov_base = (void *)(uintptr_t)head.p, .iov_len = head.len },
 		{ .iov_base = (void *)(uintptr_t)body.p, .iov_len = body.len },

@@ -17,6 +17,8 @@ struct upconn {
 	struct list node;          /* in endpoint->idle */
 	struct loop_timer idle_timer;
 	struct loop_task free;
+	SSL *ssl;               /* NULL: plain */
+	struct tls_client *tls; /* held; under which it was made, NULL: plain */
 	struct buf in;
 	bool can_read, can_write, is_connected, has_eof, is_closed;
 	bool expects_eof; /* the peer's FIN is in: a short read does not mean that there is nothing
@@ -40,6 +42,9 @@ enum upconn_choice {
  */
 int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 		enum upconn_choice choice);
+/* While it is not connected, on its events: 0 when it can be used, -EAGAIN when it is still
+ * waiting, or another -errno, for TLS -EPROTO. */
+int upconn_connect(struct upconn *u);
 /* Clean end of a response: back to the pool; closed when the pool is full, the instance gone, or
  * something came after that response. */
 void upconn_give(struct upconn *u);

@@ -52,10 +52,15 @@ class Peer:
 
 
 class Scripted:
-    """Listens on loopback until stop(); `heads` are the request heads it got, as text."""
+    """Listens on loopback until stop(); `heads` are the request heads it got, as text.
 
-    def __init__(self, serve):
+    With an ssl.SSLContext it speaks TLS; `refused` counts the handshakes that failed.
+    """
+
+    def __init__(self, serve, tls=None):
         self.serve = serve
+        self.tls = tls
+        self.refused = 0
         self.lock = threading.Lock()
         self.heads = []
         self.connections = 0
@@ -76,6 +81,12 @@ class Scripted:
             threading.Thread(target=self._run, args=(peer,), daemon=True).start()
 
     def _run(self, peer):
+        if self.tls:
+            try:
+                peer.sock = self.tls.wrap_socket(peer.sock, server_side=True)
+            except OSError:
+                self.refused += 1
+                return
         try:
             while True:
                 self.serve(peer)
