@@ -382,14 +382,15 @@ static int connect_more(struct h2conn *c)
 {
 	struct upconn *u = c->u;
 
+	int rc;
+
 	if (u->is_connected)
 		return 0;
-	if (net_socket_error(u->io.fd) < 0)
-		return -ECONNREFUSED;
-	if (!u->can_write)
-		return -EAGAIN;
-	u->is_connected = true;
-	return 0;
+	rc = upconn_connect(u);
+	if (rc < 0)
+		return rc == -EAGAIN ? rc : -ECONNREFUSED;
+	/* Over TLS it must be agreed on (RFC 9113 3.2). */
+	return upconn_speaks(u, STR("h2")) ? 0 : -ECONNREFUSED;
 }
 
 /* False: the connection is over, and why. */

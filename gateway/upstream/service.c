@@ -57,6 +57,7 @@ static void change_tls(struct service *s, struct tls_client *tls)
 	s->tls = tls ? tls_client_get(tls) : NULL;
 	for (size_t i = 0; i < s->count; i++) {
 		upconn_close_idle(s->endpoints[i]);
+		h2conn_drain(s->endpoints[i]);
 		SSL_SESSION_free(s->endpoints[i]->session);
 		s->endpoints[i]->session = NULL;
 	}

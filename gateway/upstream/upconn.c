@@ -178,6 +178,17 @@ static int do_handshake(struct upconn *u)
 	return 0;
 }
 
+bool upconn_speaks(const struct upconn *u, struct str protocol)
+{
+	const unsigned char *name = NULL;
+	unsigned len = 0;
+
+	if (!u->ssl)
+		return true;
+	SSL_get0_alpn_selected(u->ssl, &name, &len);
+	return str_eq(str_of((const char *)name, len), protocol);
+}
+
 int upconn_connect(struct upconn *u)
 {
 	int rc = net_socket_error(u->io.fd);

@@ -45,6 +45,8 @@ int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 /* While it is not connected, on its events: 0 when it can be used, -EAGAIN when it is still
  * waiting, or another -errno, for TLS -EPROTO. */
 int upconn_connect(struct upconn *u);
+/* Whether the protocol was agreed on (ALPN); in clear there is nothing to agree on: true. */
+bool upconn_speaks(const struct upconn *u, struct str protocol);
 /* Clean end of a response: back to the pool; closed when the pool is full, the instance gone, or
  * something came after that response. */
 void upconn_give(struct upconn *u);

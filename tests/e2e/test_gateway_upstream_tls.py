@@ -6,6 +6,7 @@ import re
 import shutil
 import ssl
 import subprocess
+from concurrent import futures
 
 import pytest
 
@@ -272,3 +273,45 @@ def test_health_checks_use_the_same_tls(own_rig, authority, tmp_path, start):
     assert f"instance={good.address}" not in own_rig.proc.log()
     for _ in range(10):
         assert own_rig.ask("GET", "/one/x").status == 200
+
+
+@pytest.mark.parametrize("trust", ["good", "other"])
+def test_http2_to_services(own_rig, authority, tmp_path, trust):
+    grpc = pytest.importorskip("grpc", reason="python3-grpcio is not installed (make deps)")
+    certificate, key = authority.issue("grpc", [NAME], directory=str(tmp_path))
+    pair = (open(key, "rb").read(), open(certificate, "rb").read())
+    calls = []
+
+    class Echo(grpc.GenericRpcHandler):
+        def service(self, details):
+            def answer(message, _context):
+                calls.append(details.method)
+                return message
+
+            return grpc.unary_unary_rpc_method_handler(answer)
+
+    server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[Echo()])
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+    server.start()
+    others = authority if trust == "good" else identity.Authority(str(tmp_path / "others"))
+    own_rig.config["services"]["one"] = {
+        "endpoints": [{"address": f"127.0.0.1:{port}"}],
+        "protocol": "grpc",
+        "retries": 0,
+        "connect_timeout_ms": 5000,
+        "tls": {"ca": others.certificate, "server_name": NAME},
+    }
+    own_rig.start()
+    try:
+        with grpc.insecure_channel(f"127.0.0.1:{own_rig.ports['plain']}") as channel:
+            call = channel.unary_unary("/one/Echo")
+            if trust == "good":
+                for i in range(5):
+                    assert call(b"message %d" % i, timeout=10) == b"message %d" % i
+                assert metric(own_rig, "gatehouse_gateway_upstream_tls_handshakes_total") == 1
+            else:
+                with pytest.raises(grpc.RpcError) as failure:
+                    call(b"secret", timeout=10)
+                assert failure.value.code() == grpc.StatusCode.UNAVAILABLE and not calls
+    finally:
+        server.stop(None)
