@@ -5,6 +5,8 @@
 
 #include "gateway/handover.h"
 #include "gateway/metrics.h"
+#include "gateway/status.h"
+#include "gateway/survey.h"
 #include "gateway/upgrade.h"
 #include "lib/http_server.h"
 
@@ -40,13 +42,54 @@ static void get_metrics(struct http_request *req, void *arg)
 	http_respond(req, 200, METRICS_CONTENT_TYPE, buf_str(out));
 }
 
-static void get_status(struct http_request *req, void *arg)
+static void respond_status(const struct gateway *g, const struct survey *survey,
+			   struct http_request *req)
 {
-	const struct admin *a = arg;
 	struct buf *out = http_scratch(req);
 
-	gateway_write_status(a->gateway, out);
+	gateway_write_status(g, survey, out);
 	http_respond_json(req, 200, buf_str(out));
+}
+
+/* Somebody who waits for what the workers know. */
+struct status_wait {
+	struct gateway *gateway;
+	struct http_request *req; /* NULL: has left */
+};
+
+static void on_status_gone(struct http_request *req)
+{
+	struct status_wait *wait = req->user;
+
+	wait->req = NULL;
+}
+
+static void on_survey(const struct survey *survey, void *arg)
+{
+	struct status_wait *wait = arg;
+
+	if (wait->req)
+		respond_status(wait->gateway, survey, wait->req);
+	free(wait);
+}
+
+static void get_status(struct http_request *req, void *arg)
+{
+	struct admin *a = arg;
+	struct status_wait *wait;
+
+	/* Workers that have drained answer no more. */
+	wait = a->gateway->state <= GATEWAY_RUNNING ? calloc(1, sizeof(*wait)) : NULL;
+	if (wait) {
+		*wait = (struct status_wait) { a->gateway, req };
+		req->user = wait;
+		req->on_gone = on_status_gone;
+		if (survey_start(a->gateway, on_survey, wait) == 0)
+			return;
+		req->on_gone = NULL;
+		free(wait);
+	}
+	respond_status(a->gateway, NULL, req);
 }
 
 static void post_reload(struct http_request *req, void *arg)

@@ -10,6 +10,7 @@
 #include "gateway/ctl_check.h"
 #include "gateway/ctl_find.h"
 #include "gateway/ctl_token.h"
+#include "gateway/ctl_top.h"
 #include "lib/http_client.h"
 #include "lib/table.h"
 
@@ -19,6 +20,8 @@
 struct ctl {
 	struct str url; /* "unix:/path", or "http://…" for what only reads */
 	bool is_json;
+	double interval_s; /* of top, and how often; 0: without end */
+	unsigned count;
 };
 
 static void print_help(void)
@@ -28,6 +31,9 @@ static void print_help(void)
 	     "commands:\n"
 	     "  status         workers, connections, services with their instances, routes with "
 	     "their answers\n"
+	     "  top            requests a second and latencies by route and instance, live; plain "
+	     "lines when not on a\n"
+	     "                 terminal\n"
 	     "  reload         read the configuration again; prints every mistake if it is "
 	     "refused\n"
 	     "  upgrade        start the program that is installed now; it takes over without a "
@@ -46,6 +52,8 @@ static void print_help(void)
 	     "  --url URL      its admin port instead, http://ADDRESS:PORT; what changes "
 	     "something is refused there\n"
 	     "  --json         one JSON document instead of tables\n"
+	     "  --interval S   of top: seconds between two looks (default 1)\n"
+	     "  --count N      of top: end after N looks\n"
 	     "  --version, --help\n\n"
 	     "exit status: 0 done, 1 failed, 2 usage\n\n"
 	     "examples:\n"
@@ -126,7 +134,9 @@ static long long number_of(const json_t *json, const char *key)
 
 static void print_services(const json_t *services)
 {
-	static const char *const header[] = { "SERVICE", "INSTANCE", ">WEIGHT", "HEALTH", NULL };
+	static const char *const header[] = { "SERVICE",     "INSTANCE",  ">WEIGHT", "HEALTH",
+					      "STATE",       ">REQUESTS", ">ERRORS", ">IN FLIGHT",
+					      ">LATENCY ms", NULL };
 	struct table *t = table_new(header);
 	json_t *service, *instance;
 	size_t i, j;
@@ -139,14 +149,20 @@ static void print_services(const json_t *services)
 		if (json_array_size(instances) == 0) {
 			table_cell(t, "%s", text_of(service, "name"));
 			table_cell(t, "(none)");
-			table_cell(t, "-");
-			table_cell(t, "-");
+			for (int k = 0; k < 7; k++)
+				table_cell(t, "-");
 		}
 		json_array_foreach (instances, j, instance) {
 			table_cell(t, "%s", j ? "" : text_of(service, "name"));
 			table_cell(t, "%s", text_of(instance, "address"));
 			table_cell(t, "%lld", number_of(instance, "weight"));
 			table_cell(t, "%s", text_of(instance, "health"));
+			table_cell(t, "%s", text_of(instance, "state"));
+			table_cell(t, "%lld", number_of(instance, "requests"));
+			table_cell(t, "%lld", number_of(instance, "errors"));
+			table_cell(t, "%lld", number_of(instance, "in_flight"));
+			table_cell(t, "%.2f",
+				   json_number_value(json_object_get(instance, "latency_ms")));
 		}
 	}
 	table_print(t);
@@ -176,6 +192,26 @@ static void print_routes(const json_t *routes)
 	table_print(t);
 }
 
+static void print_workers(const json_t *workers)
+{
+	static const char *const header[] = { ">WORKER",   ">CONNECTIONS",    ">ACCEPTED",
+					      ">REQUESTS", ">QUEUE DELAY ms", NULL };
+	struct table *t = table_new(header);
+	json_t *worker;
+	size_t i;
+
+	if (!t)
+		return;
+	json_array_foreach (workers, i, worker) {
+		table_cell(t, "%zu", i);
+		table_cell(t, "%lld", number_of(worker, "connections"));
+		table_cell(t, "%lld", number_of(worker, "accepted"));
+		table_cell(t, "%lld", number_of(worker, "requests"));
+		table_cell(t, "%.2f", json_number_value(json_object_get(worker, "queue_delay_ms")));
+	}
+	table_print(t);
+}
+
 static void print_status(const json_t *s)
 {
 	const json_t *registry = json_object_get(s, "registry");
@@ -195,36 +231,68 @@ static void print_status(const json_t *s)
 	else
 		printf("registry     (none)\n");
 	putchar('\n');
+	print_workers(json_object_get(s, "per_worker"));
+	putchar('\n');
 	print_services(json_object_get(s, "services"));
 	putchar('\n');
 	print_routes(json_object_get(s, "routes"));
 }
 
-static int cmd_status(const struct ctl *ctl)
+/* The status document, the caller's; NULL after saying why not. */
+static json_t *fetch_status(void *arg)
 {
+	const struct ctl *ctl = arg;
 	struct http_answer answer;
 	const char *program;
 	json_t *json;
-	int status = 0;
 
 	if (ask(ctl, METHOD_GET, "/status", &answer))
-		return 1;
+		return NULL;
 	json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
 	program = json_string_value(json_object_get(json, "program"));
 	if (answer.status != 200) {
-		status = print_problem(ctl, &answer);
+		print_problem(ctl, &answer);
 	} else if (!program || strcmp(program, "gatewayd") != 0) {
 		fprintf(stderr, "gatewayctl: %.*s is not gatewayd's, %s answers there\n",
 			STR_ARG(ctl->url), program ? program : "another program");
-		status = 1;
-	} else if (ctl->is_json) {
-		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
+	} else {
+		http_answer_fini(&answer);
+		return json;
+	}
+	json_decref(json);
+	http_answer_fini(&answer);
+	return NULL;
+}
+
+static int cmd_status(struct ctl *ctl)
+{
+	json_t *json = fetch_status(ctl);
+	char *text;
+
+	if (!json)
+		return 1;
+	if (ctl->is_json) {
+		text = json_dumps(json, JSON_COMPACT);
+		puts(text ? text : "{}");
+		free(text);
 	} else {
 		print_status(json);
 	}
 	json_decref(json);
-	http_answer_fini(&answer);
-	return status;
+	return 0;
+}
+
+static int cmd_top(struct ctl *ctl)
+{
+	struct ctl_top_options options = {
+		.interval_s = ctl->interval_s,
+		.count = ctl->count,
+		.is_json = ctl->is_json,
+		.fetch = fetch_status,
+		.arg = ctl,
+	};
+
+	return ctl_top(&options);
 }
 
 static int cmd_metrics(const struct ctl *ctl)
@@ -316,7 +384,7 @@ static int cmd_drain(const struct ctl *ctl, bool waits)
 	return 0;
 }
 
-static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
+static int run(struct ctl *ctl, int argc, char **argv, bool waits)
 {
 	const char *command = argv[0];
 
@@ -326,6 +394,8 @@ static int run(const struct ctl *ctl, int argc, char **argv, bool waits)
 		return usage("too many arguments");
 	if (strcmp(command, "status") == 0)
 		return cmd_status(ctl);
+	if (strcmp(command, "top") == 0)
+		return cmd_top(ctl);
 	if (strcmp(command, "metrics") == 0)
 		return cmd_metrics(ctl);
 	if (strcmp(command, "reload") == 0)
@@ -360,19 +430,23 @@ static int run_somewhere(struct ctl *ctl, int argc, char **argv, bool waits, con
 
 int main(int argc, char **argv)
 {
-	enum { OPT_SOCKET = 256, OPT_URL, OPT_JSON, OPT_WAIT };
+	enum { OPT_SOCKET = 256, OPT_URL, OPT_JSON, OPT_WAIT, OPT_INTERVAL, OPT_COUNT };
 	static const struct option options[] = {
 		{ "socket", required_argument, NULL, OPT_SOCKET },
 		{ "url", required_argument, NULL, OPT_URL },
 		{ "json", no_argument, NULL, OPT_JSON },
 		{ "wait", no_argument, NULL, OPT_WAIT },
+		{ "interval", required_argument, NULL, OPT_INTERVAL },
+		{ "count", required_argument, NULL, OPT_COUNT },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	const char *path = getenv("GATEHOUSE_GATEWAY");
-	struct ctl ctl = { 0 };
+	struct ctl ctl = { .interval_s = 1 };
 	bool waits = false;
+	uint64_t number;
+	char *end;
 	int opt;
 
 	/* Has options of its own. */
@@ -391,6 +465,17 @@ int main(int argc, char **argv)
 			break;
 		case OPT_WAIT:
 			waits = true;
+			break;
+		case OPT_INTERVAL:
+			ctl.interval_s = strtod(optarg, &end);
+			if (*end || !(ctl.interval_s >= 0.05 && ctl.interval_s <= 3600))
+				return usage("--interval is a number of seconds from 0.05 to 3600");
+			break;
+		case OPT_COUNT:
+			if (!str_u64(str_from(optarg), &number) || number == 0 ||
+			    number > UINT32_MAX)
+				return usage("--count is a number from 1 on");
+			ctl.count = (unsigned)number;
 			break;
 		case 'V':
 			printf("gatewayctl (gatehouse) %s\n", GATEHOUSE_VERSION);

@@ -7,12 +7,6 @@
 #include "lib/hash.h"
 #include "registry/client.h"
 
-/* Counters of one route, summed over the workers. */
-struct route_sum {
-	uint64_t status_class[6];
-	struct metrics_histogram latency;
-};
-
 static uint64_t sum(const struct gateway *g, size_t offset)
 {
 	uint64_t total = 0;
@@ -26,7 +20,7 @@ static uint64_t sum(const struct gateway *g, size_t offset)
 
 #define SUM(g, member) sum((g), offsetof(struct worker_stats, member))
 
-static void route_sum(const struct gateway *g, struct str name, struct route_sum *out)
+void gateway_route_sum(const struct gateway *g, struct str name, struct route_sum *out)
 {
 	*out = (struct route_sum) { 0 };
 	for (unsigned i = 0; i < g->worker_count; i++) {
@@ -48,11 +42,11 @@ static void route_sum(const struct gateway *g, struct str name, struct route_sum
 	}
 }
 
-static const struct str class_names[6] = { STR("none"), STR("1xx"), STR("2xx"),
-					   STR("3xx"),  STR("4xx"), STR("5xx") };
+const struct str gateway_status_classes[6] = { STR("none"), STR("1xx"), STR("2xx"),
+					       STR("3xx"),  STR("4xx"), STR("5xx") };
 
 /* Requests without a route are counted under the empty name. */
-static struct str route_name(const struct snapshot *s, size_t i)
+struct str gateway_route_name(const struct snapshot *s, size_t i)
 {
 	return i < s->route_count ? s->routes[i].conf->name : STR("");
 }
@@ -65,21 +59,22 @@ static void write_routes(const struct gateway *g, struct buf *out)
 	metrics_family(out, "gatehouse_gateway_requests_total", "counter",
 		       "Requests by route and class of the status.");
 	for (size_t i = 0; i <= s->route_count; i++) {
-		route_sum(g, route_name(s, i), &sums);
+		gateway_route_sum(g, gateway_route_name(s, i), &sums);
 		for (int class = 0; class < 6; class ++) {
 			if (sums.status_class[class])
-				metrics_u64(out, "gatehouse_gateway_requests_total",
-					    METRICS_LABELS({ "route", route_name(s, i) },
-							   { "status", class_names[class] }),
-					    sums.status_class[class]);
+				metrics_u64(
+					out, "gatehouse_gateway_requests_total",
+					METRICS_LABELS({ "route", gateway_route_name(s, i) },
+						       { "status", gateway_status_classes[class] }),
+					sums.status_class[class]);
 		}
 	}
 	metrics_family(out, "gatehouse_gateway_request_duration_seconds", "histogram",
 		       "From the complete request head to the end of the response.");
 	for (size_t i = 0; i <= s->route_count; i++) {
-		route_sum(g, route_name(s, i), &sums);
+		gateway_route_sum(g, gateway_route_name(s, i), &sums);
 		metrics_write_histogram(out, "gatehouse_gateway_request_duration_seconds",
-					METRICS_LABELS({ "route", route_name(s, i) }),
+					METRICS_LABELS({ "route", gateway_route_name(s, i) }),
 					&sums.latency);
 	}
 }
@@ -96,7 +91,7 @@ static void write_gauge(struct buf *out, const char *name, const char *help, uin
 	metrics_u64(out, name, NULL, value);
 }
 
-static uint64_t count_connections(const struct gateway *g)
+uint64_t gateway_count_connections(const struct gateway *g)
 {
 	uint64_t n = 0;
 
@@ -108,7 +103,7 @@ static uint64_t count_connections(const struct gateway *g)
 static void write_connections(const struct gateway *g, struct buf *out)
 {
 	write_gauge(out, "gatehouse_gateway_connections", "Open client connections.",
-		    count_connections(g));
+		    gateway_count_connections(g));
 	write_counter(out, "gatehouse_gateway_connections_accepted_total",
 		      "Client connections accepted.", SUM(g, connections_accepted));
 	write_counter(out, "gatehouse_gateway_accept_pauses_total",
@@ -306,81 +301,4 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 		      g->reloads);
 	write_counter(out, "gatehouse_gateway_reloads_failed_total",
 		      "Reloads refused because of mistakes.", g->reloads_failed);
-}
-
-/* --- status
- * ----------------------------------------------------------------------------------------------------------------
- */
-
-static void write_member(const struct pool_member_status *m, void *arg)
-{
-	struct json_writer *w = arg;
-	char addr[NET_ADDR_LEN];
-
-	json_open(w, NULL, '{');
-	json_addz(w, "address", net_format(addr, &m->addr));
-	json_add_u64(w, "weight", m->weight);
-	json_addz(w, "health",
-		  m->is_failing ? "failing" : (m->is_checked ? "healthy" : "unchecked"));
-	json_close(w, '}');
-}
-
-static void write_registry_status(const struct gateway *g, struct json_writer *w)
-{
-	struct reg_client_status status;
-
-	if (!pools_registry(g->pools)) {
-		json_add_null(w, "registry");
-		return;
-	}
-	reg_client_get_status(pools_registry(g->pools), &status);
-	json_open(w, "registry", '{');
-	json_addz(w, "url", status.url);
-	json_add_bool(w, "connected", status.is_connected);
-	json_add_u64(w, "index", status.index);
-	json_close(w, '}');
-}
-
-void gateway_write_status(const struct gateway *g, struct buf *out)
-{
-	const struct gw_conf *conf = &g->snapshot->conf;
-	struct json_writer w = json_writer(out);
-
-	json_open(&w, NULL, '{');
-	json_addz(&w, "program", "gatewayd");
-	json_add_str(&w, "instance", conf->instance);
-	json_add_str(&w, "domain", conf->domain.p ? conf->domain : STR(""));
-	json_addz(&w, "state", gateway_state_name(g->state));
-	json_addz(&w, "version", GATEHOUSE_VERSION);
-	json_add_u64(&w, "uptime_s", (clock_wall_ms() - g->start_ms) / MSEC_PER_SEC);
-	json_add_u64(&w, "workers", g->worker_count);
-	json_add_u64(&w, "connections", count_connections(g));
-	json_add_u64(&w, "requests", SUM(g, requests));
-	json_add_u64(&w, "reloads", g->reloads);
-	write_registry_status(g, &w);
-	json_open(&w, "services", '[');
-	for (size_t i = 0; i < conf->services_count; i++) {
-		json_open(&w, NULL, '{');
-		json_add_str(&w, "name", conf->services[i].name);
-		json_open(&w, "instances", '[');
-		pools_each_member(g->pools, conf->services[i].name, write_member, &w);
-		json_close(&w, ']');
-		json_close(&w, '}');
-	}
-	json_close(&w, ']');
-	json_open(&w, "routes", '[');
-	for (size_t i = 0; i <= g->snapshot->route_count; i++) {
-		struct route_sum sums;
-
-		route_sum(g, route_name(g->snapshot, i), &sums);
-		json_open(&w, NULL, '{');
-		json_add_str(&w, "name", route_name(g->snapshot, i));
-		json_open(&w, "status", '{');
-		for (int class = 0; class < 6; class ++)
-			json_add_u64(&w, class_names[class].p, sums.status_class[class]);
-		json_close(&w, '}');
-		json_close(&w, '}');
-	}
-	json_close(&w, ']');
-	json_close(&w, '}');
 }

@@ -14,6 +14,11 @@ static const uint32_t bounds_us[METRICS_BUCKETS] = {
 	100000, 200000, 500000, 1000000, 2000000, 5000000, 10000000, 20000000, 30000000, 60000000,
 };
 
+uint32_t metrics_bound_us(unsigned i)
+{
+	return bounds_us[i];
+}
+
 void metrics_family(struct buf *out, const char *name, const char *type, const char *help)
 {
 	buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);

@@ -38,6 +38,9 @@ struct metrics_histogram {
 	uint64_t sum_us;
 };
 
+/* Upper bound of bucket i, below METRICS_BUCKETS. */
+uint32_t metrics_bound_us(unsigned i);
+
 void metrics_observe_us(struct metrics_histogram *h, uint64_t us);
 /* Adds `from` to `to`, for summing threads up. */
 void metrics_histogram_add(struct metrics_histogram *to, const struct metrics_histogram *from);

@@ -12,6 +12,7 @@ import subprocess
 import pytest
 
 import identity
+from procs import wait_until
 
 
 @pytest.fixture
@@ -144,6 +145,113 @@ def test_refused_reload_tells_everything(own_rig, gatewayctl):
     done = gatewayctl(*where, "--json", "reload")
     assert done.returncode == 1 and done.stderr.splitlines() == lines
     assert json.loads(done.stdout)["detail"].count("unknown member") == 30
+
+
+def status(rig, gatewayctl):
+    done = gatewayctl("--socket", rig.config["admin"]["socket"], "--json", "status")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def instances_of(document, service):
+    found = next(s for s in document["services"] if s["name"] == service)["instances"]
+    return {i["address"]: i for i in found}
+
+
+def test_status_tells_what_the_workers_know(own_rig, gatewayctl, services, procs, start_service):
+    sick = start_service(procs, "echo", "echo-sick")
+    addresses = [f"127.0.0.1:{s.port}" for s in (*services, sick)]
+    own_rig.config["services"]["echo"]["endpoints"] = [{"address": a} for a in addresses]
+    own_rig.config["services"]["echo"]["balance"] = "round_robin"
+    own_rig.config["services"]["echo"]["retries"] = 0
+    own_rig.config["workers"] = 1
+    own_rig.start()
+    before = status(own_rig, gatewayctl)
+    assert {i["state"] for i in instances_of(before, "echo").values()} == {"up"}
+    assert [w["requests"] for w in before["per_worker"]] == [0] and before["pid"] == own_rig.proc.pid
+    for _ in range(30):
+        own_rig.ask("GET", "/echo/x?fault=status=500,only=echo-sick")
+    found = instances_of(status(own_rig, gatewayctl), "echo")
+    assert [found[a]["state"] for a in addresses] == ["up", "up", "ejected"]
+    assert [found[a]["errors"] for a in addresses] == [0, 0, 5]
+    assert sum(i["requests"] for i in found.values()) == 30
+    assert all(found[a]["latency_ms"] > 0 for a in addresses[:2])
+    with own_rig.connect() as busy:
+        busy.send(b"GET /one/x?fault=delay_ms=3000 HTTP/1.1\r\nHost: h\r\n\r\n")
+        wait_until(
+            lambda: instances_of(status(own_rig, gatewayctl), "one")[addresses[0]]["in_flight"] == 1,
+            "the request under way is shown",
+        )
+    text = gatewayctl("--socket", own_rig.config["admin"]["socket"], "status").stdout
+    row = next(line.split() for line in text.splitlines() if addresses[2] in line)
+    assert "ejected" in row and "5" in row
+
+
+def test_status_under_load_while_workers_change(own_rig, gatewayctl):
+    """Workers are asked in their own threads, whatever happens to their services meanwhile."""
+    own_rig.start()
+    for i in range(10):
+        own_rig.config["services"][f"more-{i}"] = {"endpoints": [{"address": "127.0.0.1:1"}]}
+        own_rig.reload()
+        assert own_rig.ask("GET", "/echo/x").status == 200
+        found = status(own_rig, gatewayctl)
+        assert len(instances_of(found, f"more-{i}")) == 1
+
+
+def test_top_counts_what_happens_between_two_looks(own_rig):
+    own_rig.start()
+    for _ in range(50):
+        own_rig.ask("GET", "/ping")  # before: no part of it
+    words = ["--socket", own_rig.config["admin"]["socket"], "--interval", "0.5"]
+    ctl = own_rig.program.replace("gatewayd", "gatewayctl")
+    with subprocess.Popen([ctl, *words, "--json", "top"], stdout=subprocess.PIPE, text=True) as asking:
+        try:
+            first = json.loads(asking.stdout.readline())
+            assert first["requests_s"] == 0 and first["seconds"] >= 0.5
+            assert all(r["p50_ms"] is None for r in first["routes"])
+            for _ in range(20):
+                assert own_rig.ask("GET", "/echo/x").status == 200
+            for _ in range(10):
+                own_rig.ask("GET", "/nowhere")
+            told = []
+            counted = 0
+            while counted < 30:  # perhaps in two looks
+                told.append(json.loads(asking.stdout.readline()))
+                counted += round(told[-1]["requests_s"] * told[-1]["seconds"])
+        finally:
+            asking.terminate()
+
+    def total(of):
+        return sum(round(of(look) * look["seconds"]) for look in told)
+
+    def route(look, name):
+        return next(r for r in look["routes"] if r["name"] == name)
+
+    assert counted == 30
+    assert total(lambda look: route(look, "echo")["status_s"]["2xx"]) == 20
+    assert total(lambda look: route(look, "")["status_s"]["4xx"]) == 10
+    assert total(lambda look: route(look, "ping")["requests_s"]) == 0
+    busy = next(route(look, "echo") for look in told if route(look, "echo")["requests_s"])
+    assert 0 < busy["p50_ms"] <= busy["p99_ms"] < 60000
+    echo = [next(s for s in look["services"] if s["name"] == "echo")["instances"] for look in told]
+    assert sum(round(i["requests_s"] * look["seconds"]) for look, e in zip(told, echo) for i in e) == 20
+
+
+def test_top_is_plain_without_a_terminal_and_ends(own_rig, gatewayctl):
+    own_rig.start()
+    where = ("--socket", own_rig.config["admin"]["socket"])
+    done = gatewayctl(*where, "--interval", "0.1", "--count", "3", "top")
+    assert done.returncode == 0 and "\x1b" not in done.stdout
+    assert done.stdout.count("requests a second") == 3 and done.stdout.count("SERVICE") == 3
+    # On a terminal each look replaces the one before.
+    script = f"{own_rig.program.replace('gatewayd', 'gatewayctl')} {' '.join(where)} --interval 0.1 --count 2 top"
+    done = subprocess.run(["script", "-qec", script, "/dev/null"], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 0 and done.stdout.count("\x1b[H\x1b[J") == 2
+    for words in (("--interval", "0"), ("--interval", "x"), ("--count", "0"), ("--count", "-1")):
+        assert gatewayctl(*where, *words, "top").returncode == 2
+    own_rig.proc.stop()
+    done = gatewayctl(*where, "--count", "1", "top")
+    assert done.returncode == 1 and "no gatewayd answers" in done.stderr
 
 
 def test_metrics_know_when_it_began(own_rig):
