@@ -62,7 +62,7 @@ static void parse_statuses(struct conf *c, void *field, const json_t *value)
 				   "item %zu is neither a status (%d to %d) nor a range such as "
 				   "\"200-299\"",
 				   i, STATUS_MIN, STATUS_MAX);
-			return;
+			continue;
 		}
 		out->range[i].from = (uint16_t)from;
 		out->range[i].to = (uint16_t)to;

@@ -128,7 +128,8 @@ static void write_gateway(const struct ctl *c, struct json_writer *w, const stru
 	json_add_u64(w, "checks_failed", gw->check.failed);
 	json_add_bool(w, "drained", gw->is_drained);
 	json_add_u64(w, "weight", gw->weight);
-	json_add_u64(w, "share_percent", gw->share * 100 / RAMP_STEPS);
+	json_add_u64(w, "ramp_percent", gw->share * 100 / RAMP_STEPS);
+	json_add_double(w, "share_percent", gw->slots * 100.0 / NLB_RING_SLOTS);
 	json_add_u64(w, "slots", gw->slots);
 	if (gw->hop.is_resolved) {
 		write_mac(w, "next_hop_mac", gw->hop.mac);
@@ -207,6 +208,7 @@ static void get_status(struct http_request *req, void *arg)
 	json_add_u64(&w, "mtu", l->mtu);
 	json_addz(&w, "pins", l->pins.dir);
 	json_add_u64(&w, "flow_capacity", (uint64_t)l->maps.flow_buckets * NLB_FLOW_WAYS);
+	json_add_bool(&w, "withdrawn", announcer_is_held(c->from->announcer));
 	discover_write_status(c->from->discover, &w);
 	write_reasons(c, &w);
 	write_vips(c, &w, "vips");
@@ -379,10 +381,27 @@ static void get_blocked(struct http_request *req, void *arg)
 	http_respond_json(req, 200, buf_str(out));
 }
 
+static bool has_announced_vip(const struct ctl *c)
+{
+	struct vip *vip;
+
+	vips_for_each (vip, c->from->vips) {
+		if (vip->conf->announce)
+			return true;
+	}
+	return false;
+}
+
 static void hold(struct http_request *req, const struct ctl *c, bool withdrawn)
 {
 	bool changes = announcer_is_held(c->from->announcer) != withdrawn;
 
+	if (!has_announced_vip(c)) {
+		http_problem(req, 409,
+			     "no VIP has \"announce\": true in the configuration, so there is "
+			     "nothing to withdraw or announce");
+		return;
+	}
 	announcer_hold(c->from->announcer, withdrawn);
 	http_respond_json(req, 200,
 			  changes ? STR("{\"changed\":true}") : STR("{\"changed\":false}"));

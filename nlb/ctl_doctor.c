@@ -3,6 +3,7 @@
 
 #include <langinfo.h>
 #include <locale.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -175,12 +176,34 @@ static void check_roles(struct doctor *d)
 			"virtual IP on lo");
 }
 
+static int check_options(const struct nlbctl_options *o)
+{
+	struct net_addr unused;
+
+	if (o->interface && !if_nametoindex(o->interface))
+		return nlbctl_misuse(
+			"--interface: %s does not exist (ip link shows those there are)",
+			o->interface);
+	for (size_t i = 0; i < o->source_count; i++) {
+		if (net_parse_ip(&unused, str_from(o->sources[i]), 0) != 0)
+			return nlbctl_misuse("--source: \"%s\" is not an IP address",
+					     o->sources[i]);
+	}
+	for (size_t i = 0; i < o->vip_count; i++) {
+		if (net_parse_ip(&unused, str_from(o->vips[i]), 0) != 0)
+			return nlbctl_misuse("--vip: \"%s\" is not an IP address", o->vips[i]);
+	}
+	return DONE;
+}
+
 static int run_doctor(const struct nlbctl_options *o, char **args)
 {
 	struct doctor d = { .o = o };
 	struct json_writer writer;
 
 	(void)args;
+	if (check_options(o) != DONE)
+		return USAGE;
 	look_around(&d);
 	buf_init(&d.json, 4 << 20);
 	if (o->wants_json) {
@@ -214,5 +237,5 @@ const struct command command_doctor = {
 		"One line for each check, with what to do where something is wrong. Changes "
 		"nothing; it\n"
 		"sends a few packets to the gateways. Without root it says what it cannot tell.\n"
-		"Exit status: 0 nothing found, 1 findings (! and \u2717).\n",
+		"Exit status: 0 nothing found, 1 findings (! and \u2717), 2 wrong usage.\n",
 };

@@ -8,12 +8,30 @@
 #include "bpf/nlb_abi.h"
 #include "lib/table.h"
 
+static bool is_any_announced(const json_t *vips)
+{
+	const json_t *vip;
+	size_t i;
+
+	json_array_foreach (vips, i, vip) {
+		if (strcmp(nlbctl_text(vip, "announced"), "no") != 0)
+			return true;
+	}
+	return false;
+}
+
 static int print_vips(const json_t *vips)
 {
 	static const char *const header[] = { "VIP",      "ADDRESS",   "ENCAP", "STATE",
 					      ">UP",      ">DRAINING", ">OUT",  ">CONNECTIONS",
 					      ">PACKETS", ">BYTES",    NULL };
-	struct table *t = table_new(header);
+	/* Most have no use for it, and the table is wide as it is. */
+	static const char *const header_announced[] = { "VIP",       "ADDRESS",   "ENCAP",
+							"STATE",     "ANNOUNCED", ">UP",
+							">DRAINING", ">OUT",      ">CONNECTIONS",
+							">PACKETS",  ">BYTES",    NULL };
+	bool tells_announced = is_any_announced(vips);
+	struct table *t = table_new(tells_announced ? header_announced : header);
 	char service[NLBCTL_SERVICE_LEN];
 	const json_t *vip;
 	size_t i;
@@ -27,6 +45,8 @@ static int print_vips(const json_t *vips)
 		table_cell(t, "%s", nlbctl_service(service, vip));
 		table_cell(t, "%s", nlbctl_text(vip, "encapsulation"));
 		table_cell(t, "%s", nlbctl_text(vip, "state"));
+		if (tells_announced)
+			table_cell(t, "%s", nlbctl_text(vip, "announced"));
 		table_cell(t, "%lld", nlbctl_number(states, "up"));
 		table_cell(t, "%lld", nlbctl_number(states, "draining"));
 		table_cell(t, "%lld",
@@ -122,6 +142,8 @@ static int print_status(const json_t *status)
 		       json_is_true(json_object_get(registry, "connected"))
 			       ? "connected"
 			       : "not connected: gateways as last known");
+	if (json_is_true(json_object_get(status, "withdrawn")))
+		printf("announced   nothing: withdrawn by hand (nlbctl announce ends it)\n");
 	print_reasons("passed on", json_object_get(status, "passed"));
 	print_reasons("answered", json_object_get(status, "answered"));
 	print_reasons("dropped", json_object_get(status, "dropped"));
@@ -174,7 +196,11 @@ const struct command command_vips = {
 	.run = run_vips,
 	.summary = "the virtual IPs and their traffic",
 	.help = "STATE: ok; panic (no gateway is healthy, all are used); no_gateway (packets are\n"
-		"dropped); waiting (for the registry's first list).\n",
+		"dropped); waiting (for the registry's first list).\n"
+		"ANNOUNCED, where a VIP has \"announce\": announced; withdrawn (no gateway can be "
+		"used, or\n"
+		"by hand); foreign (the address is there, but not nlbd's: it stays); failed; "
+		"no.\n",
 };
 
 const struct command command_gateways = {

@@ -61,6 +61,8 @@ struct doctor_interface {
 	enum pins_mode mode;
 };
 void doctor_check_program(struct doctor *d, struct doctor_interface *i);
+/* Only whether somebody else's program is where ours would have to go. */
+void doctor_check_foreign(struct doctor *d, const struct doctor_interface *i);
 void doctor_check_offloads(struct doctor *d, const struct doctor_interface *i);
 
 /* doctor_nlb.c, doctor_gateway.c: one role each. */
@@ -82,4 +84,6 @@ struct doctor_gateway {
 /* doctor_path.c: does what is sent arrive? */
 void doctor_check_path(struct doctor *d, const struct doctor_gateway *gateways, size_t count);
 /* doctor_probe.c: is a connection through the tunnel answered? */
-void doctor_check_tunnels(struct doctor *d, const struct view *view);
+struct nlb_conf;
+/* `conf` may be NULL; it tells the port to ask VIPs of every port on. */
+void doctor_check_tunnels(struct doctor *d, const struct view *view, const struct nlb_conf *conf);

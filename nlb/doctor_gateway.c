@@ -13,11 +13,12 @@
 #include <time.h>
 
 #include "lib/cleanup.h"
+#include "nlb/explain.h"
 #include "nlb/link.h"
 
 #define INTERFACES_MAX 16
 #define WATCH_MS       1100 /* longer than a load balancer waits between two probes */
-#define MTU_WANTED     1544 /* a client's 1500 bytes in the longest IPv4 tunnel */
+#define CLIENT_MTU     1500 /* what must fit a tunnel */
 
 /* --- finding it -------------------------------------------------------------------------------
  */
@@ -105,8 +106,6 @@ static void check_named_vips(struct doctor *d, size_t *good)
 
 		if (net_parse_ip(&vip, str_from(d->o->vips[i]), 0) == 0)
 			*good += check_vip(d, &vip);
-		else
-			doctor_unknown(d, "vip", "\"%s\" is not an IP address", d->o->vips[i]);
 	}
 }
 
@@ -181,12 +180,8 @@ static bool check_named_sources(struct doctor *d, const char *interface,
 	for (size_t i = 0; i < d->o->source_count; i++) {
 		struct net_addr source;
 
-		if (net_parse_ip(&source, str_from(d->o->sources[i]), 0) != 0) {
-			doctor_unknown(d, "sources", "\"%s\" is not an IP address",
-				       d->o->sources[i]);
-			continue;
-		}
-		if (is_accepted(settings, &source))
+		if (net_parse_ip(&source, str_from(d->o->sources[i]), 0) != 0 ||
+		    is_accepted(settings, &source))
 			continue;
 		is_good = false;
 		doctor_text(remedy, "nlbctl decap attach %s --source %s ... (and the others again)",
@@ -279,35 +274,77 @@ static void check_arp(struct doctor *d, const char *interface, const char *name,
 	doctor_found(d, DOCTOR_BAD, name, remedy, "%d on %s: %s", value, interface, harm);
 }
 
-static void check_interface_mtu(struct doctor *d, const char *interface)
+/* Whether the list has a prefix of the family. */
+static bool has_family(const struct net_prefix *list, size_t count, bool is_ipv6)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (net_prefix_is_ipv4(&list[i]) != is_ipv6)
+			return true;
+	}
+	return false;
+}
+
+/* The largest segment that clients of the family are told to send; 0: nothing special. */
+static uint32_t told_mss(bool is_ipv6)
 {
 	struct net_addr anybody = { .in.sin_family = AF_INET, .len = sizeof(anybody.in) };
-	char remedy[DOCTOR_REMEDY_LEN];
 	struct link_route route;
-	uint32_t mtu = link_mtu(interface);
 
-	anybody.in.sin_addr.s_addr = htonl(0x08080808);
-	if (mtu >= MTU_WANTED) {
+	if (is_ipv6)
+		net_parse_ip(&anybody, STR("2001:4860:4860::8888"), 0);
+	else
+		anybody.in.sin_addr.s_addr = htonl(0x08080808);
+	return link_route(&anybody, &route) == 0 ? route.advmss : 0;
+}
+
+/* `settings` is NULL where no program is attached. */
+static void check_interface_mtu(struct doctor *d, const char *interface,
+				const struct decap_settings *settings)
+{
+	bool outer6 = settings && has_family(settings->sources, settings->source_count, true);
+	uint32_t overhead = explain_overhead(NLB_ENCAP_GUE, outer6 ? 6 : 4, 2);
+	uint32_t mtu = link_mtu(interface), wanted = CLIENT_MTU + overhead;
+	char remedy[DOCTOR_REMEDY_LEN], told[2][64] = { "", "" }, other[2][128] = { "", "" };
+	bool is_told = true;
+
+	if (!mtu) {
+		doctor_unknown(d, "mtu", "that of %s cannot be told", interface);
+		return;
+	}
+	if (mtu >= wanted) {
 		doctor_good(d, "mtu", "%u on %s holds full-size packets in a tunnel", mtu,
 			    interface);
 		return;
 	}
 	/* The other way is to have clients send less. */
-	if (link_route(&anybody, &route) == 0 && route.advmss && route.advmss + 84 <= mtu) {
-		doctor_good(d, "mtu", "%u on %s, and clients are told to send %u at most", mtu,
-			    interface, route.advmss);
-		return;
+	for (int v6 = 0; v6 < 2; v6++) {
+		uint32_t headers = overhead + (v6 ? 60 : 40), mss = told_mss(v6);
+
+		if (settings ? !has_family(settings->vips, settings->vip_count, v6) : v6)
+			continue;
+		if (mss && mss + headers <= mtu) {
+			snprintf(told[v6], sizeof(told[v6]), " %s %u", v6 ? "IPv6" : "IPv4", mss);
+			continue;
+		}
+		is_told = false;
+		if (mtu > headers)
+			snprintf(other[v6], sizeof(other[v6]),
+				 ", or ip%s route change default via ROUTER dev %s advmss %u",
+				 v6 ? " -6" : "", interface, mtu - headers);
 	}
-	doctor_text(remedy,
-		    "ip link set dev %s mtu %d (and on switch and load balancers), or ip route "
-		    "change default via ROUTER dev %s advmss %u",
-		    interface, MTU_WANTED, interface, mtu - 84);
-	doctor_found(d, DOCTOR_WARNING, "mtu", remedy,
-		     "%u on %s: full-size packets of clients do not fit the tunnel", mtu,
-		     interface);
+	doctor_text(remedy, "ip link set dev %s mtu %u (and on switch and load balancers)%s%s",
+		    interface, wanted, other[0], other[1]);
+	if (is_told)
+		doctor_good(d, "mtu", "%u on %s, and clients are told to send at most:%s%s", mtu,
+			    interface, told[0], told[1]);
+	else
+		doctor_found(d, DOCTOR_WARNING, "mtu", remedy,
+			     "%u on %s: full-size packets of clients do not fit the tunnel", mtu,
+			     interface);
 }
 
-static void check_kernel(struct doctor *d, const char *interface)
+static void check_kernel(struct doctor *d, const char *interface,
+			 const struct decap_settings *settings)
 {
 	check_rp_filter(d, interface);
 	check_arp(d, interface, "arp_ignore", 1,
@@ -315,7 +352,31 @@ static void check_kernel(struct doctor *d, const char *interface)
 		  "balancers");
 	check_arp(d, interface, "arp_announce", 2,
 		  "this host names a virtual IP as its own address when it asks for others");
-	check_interface_mtu(d, interface);
+	check_interface_mtu(d, interface, settings);
+}
+
+/* What a second chance needs of the kernel, see decap_host.h. */
+static void check_second_chance(struct doctor *d, const struct decap_status *status)
+{
+	const struct decap_settings *s = &status->settings;
+	const bool routes[] = { status->host.routes_ipv4, status->host.routes_ipv6 };
+	char remedy[DOCTOR_REMEDY_LEN];
+	bool is_good = true;
+
+	for (int v6 = 0; v6 < 2; v6++) {
+		const char *family = v6 ? "ipv6" : "ipv4";
+
+		if (routes[v6] || !has_family(s->sources, s->source_count, v6))
+			continue;
+		is_good = false;
+		doctor_text(remedy, "sysctl -w net.%s.conf.lo.forwarding=1", family);
+		doctor_found(d, DOCTOR_WARNING, "second-chance", remedy,
+			     "net.%s.conf.lo.forwarding is 0: packets of a connection that is "
+			     "another gateway's are not sent on to it, and the connection breaks",
+			     family);
+	}
+	if (is_good)
+		doctor_good(d, "second-chance", "the kernel tells ways to other gateways");
 }
 
 /* --- all --------------------------------------------------------------------------------------
@@ -326,6 +387,7 @@ static void check_one(struct doctor *d, const char *interface)
 	CLEANUP(cleanup_free) struct decap_status *status = calloc(1, sizeof(*status));
 	char remedy[DOCTOR_REMEDY_LEN];
 	struct doctor_interface i = { .name = interface, .link = "link", .remedy = remedy };
+	const struct decap_settings *settings = NULL;
 	struct err err = { "" };
 
 	doctor_text(remedy, "nlbctl decap attach %s --source ADDRESS-OF-EACH-NLB", interface);
@@ -335,10 +397,12 @@ static void check_one(struct doctor *d, const char *interface)
 	if (status && decap_status(d->o->pin_directory, interface, status, &err) == 0) {
 		check_vips(d, interface, &status->settings);
 		check_sources(d, interface, status);
+		check_second_chance(d, status);
+		settings = &status->settings;
 	} else if (status) {
 		doctor_unknown(d, "decap", "%s", err.text);
 	}
-	check_kernel(d, interface);
+	check_kernel(d, interface, settings);
 }
 
 void doctor_check_gateway(struct doctor *d)
@@ -346,16 +410,20 @@ void doctor_check_gateway(struct doctor *d)
 	char interfaces[INTERFACES_MAX][IF_NAMESIZE], likely[IF_NAMESIZE];
 	char remedy[DOCTOR_REMEDY_LEN];
 	size_t count = decap_interfaces(d, interfaces), good = 0;
+	struct doctor_interface i;
 
-	for (size_t i = 0; i < count; i++)
-		check_one(d, interfaces[i]);
+	for (size_t k = 0; k < count; k++)
+		check_one(d, interfaces[k]);
 	if (count)
 		return;
 	default_interface(d, likely);
+	doctor_text(remedy, "nlbctl decap attach %s --source ADDRESS-OF-EACH-NLB", likely);
+	i = (struct doctor_interface) { .name = likely, .link = "link", .remedy = remedy };
+	snprintf(i.folder, sizeof(i.folder), "%s/%s", d->o->pin_directory, likely);
+	doctor_check_foreign(d, &i);
 	if (!d->is_admin) {
 		doctor_unknown(d, "decap", "cannot tell whether it is attached (needs root)");
 	} else {
-		doctor_text(remedy, "nlbctl decap attach %s --source ADDRESS-OF-EACH-NLB", likely);
 		doctor_found(d, DOCTOR_BAD, "decap", remedy,
 			     "not attached to any interface: tunnelled packets are not understood "
 			     "(not needed with encapsulation l2)");
@@ -363,5 +431,5 @@ void doctor_check_gateway(struct doctor *d)
 	check_named_vips(d, &good);
 	if (good)
 		doctor_good(d, "vip", "%zu on lo", good);
-	check_kernel(d, likely);
+	check_kernel(d, likely, NULL);
 }

@@ -52,11 +52,38 @@ static void check_mode(struct doctor *d, const struct doctor_interface *i)
 		     *driver ? driver : "unknown");
 }
 
+static void report_foreign(struct doctor *d, const struct doctor_interface *i, uint32_t id)
+{
+	char remedy[DOCTOR_REMEDY_LEN];
+	struct bpf_prog_info info;
+	bool is_known = program_info(id, &info);
+
+	doctor_text(remedy, "ip link set dev %s xdp off; then %s", i->name, i->remedy);
+	doctor_found(d, DOCTOR_BAD, "program", remedy,
+		     "%s has an XDP program of somebody else (\"%s\", id %u) where ours should be",
+		     i->name, is_known && info.name[0] ? info.name : "?", id);
+}
+
+void doctor_check_foreign(struct doctor *d, const struct doctor_interface *i)
+{
+	LIBBPF_OPTS(bpf_xdp_query_opts, opts);
+	uint32_t ifindex = if_nametoindex(i->name);
+	struct bpf_prog_info info;
+
+	if (!d->is_admin || !ifindex || bpf_xdp_query((int)ifindex, 0, &opts) != 0)
+		return;
+	if (!opts.prog_id || opts.prog_id == pinned_program(i, ifindex))
+		return;
+	/* Without its pins (no BPF file system) ours looks like anybody's, but for its name. */
+	if (program_info(opts.prog_id, &info) && strcmp(info.name, "decap") != 0 &&
+	    strcmp(info.name, "nlb") != 0)
+		report_foreign(d, i, opts.prog_id);
+}
+
 void doctor_check_program(struct doctor *d, struct doctor_interface *i)
 {
 	LIBBPF_OPTS(bpf_xdp_query_opts, opts);
-	uint32_t ifindex = if_nametoindex(i->name), ours;
-	char remedy[DOCTOR_REMEDY_LEN];
+	uint32_t ifindex = if_nametoindex(i->name);
 	struct bpf_prog_info info;
 	bool is_known;
 
@@ -81,16 +108,11 @@ void doctor_check_program(struct doctor *d, struct doctor_interface *i)
 			       i->name);
 		return;
 	}
-	ours = pinned_program(i, ifindex);
-	is_known = program_info(opts.prog_id, &info);
-	if (opts.prog_id != ours) {
-		doctor_text(remedy, "ip link set dev %s xdp off; then %s", i->name, i->remedy);
-		doctor_found(d, DOCTOR_BAD, "program", remedy,
-			     "%s has an XDP program of somebody else (\"%s\", id %u) where ours "
-			     "should be",
-			     i->name, is_known && info.name[0] ? info.name : "?", opts.prog_id);
+	if (opts.prog_id != pinned_program(i, ifindex)) {
+		report_foreign(d, i, opts.prog_id);
 		return;
 	}
+	is_known = program_info(opts.prog_id, &info);
 	d->has_program = is_known;
 	d->is_compiled = info.jited_prog_len > 0;
 	i->is_attached = true;

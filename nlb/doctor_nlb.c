@@ -88,11 +88,12 @@ static void check_seed(struct nlb_host *h)
 	if (h->conf.hash_seed.p)
 		doctor_good(h->d, "hash-seed", "set");
 	else
-		doctor_found(h->d, DOCTOR_WARNING, "hash-seed",
-			     "openssl rand -hex 32 > /etc/gatehouse/hash-seed, and in the "
-			     "configuration \"hash_seed\": \"$file:/etc/gatehouse/hash-seed\", the "
-			     "same on every load balancer",
-			     "not set: clients can choose which gateway they meet");
+		doctor_found(
+			h->d, DOCTOR_WARNING, "hash-seed",
+			"(umask 077; openssl rand -hex 32 > /etc/gatehouse/hash-seed), and in "
+			"the configuration \"hash_seed\": \"$file:/etc/gatehouse/hash-seed\", the "
+			"same on every load balancer",
+			"not set: clients can choose which gateway they meet");
 }
 
 static void check_daemon(struct nlb_host *h)
@@ -305,6 +306,66 @@ static void check_routes(struct nlb_host *h)
 			     "none is known: packets to the virtual IPs are dropped");
 }
 
+/* Whether all gateways of the VIP drain, by nlbctl. */
+static bool is_drained_by_hand(const struct nlb_host *h, const char *vip)
+{
+	const json_t *gw;
+	size_t i, count = 0;
+
+	json_array_foreach (h->listed, i, gw) {
+		if (strcmp(nlbctl_text(gw, "vip"), vip) != 0)
+			continue;
+		count++;
+		if (!json_is_true(json_object_get(gw, "drained")))
+			return false;
+	}
+	return count > 0;
+}
+
+/* Returns whether it takes new connections. */
+static bool check_vip(struct nlb_host *h, const json_t *vip)
+{
+	const char *state = nlbctl_text(vip, "state"), *name = nlbctl_text(vip, "name");
+	char remedy[DOCTOR_REMEDY_LEN];
+
+	if (strcmp(state, "panic") == 0) {
+		doctor_found(h->d, DOCTOR_BAD, "vips", "nlbctl gateways tells why",
+			     "%s: no gateway is healthy, so connections are given to all of them",
+			     name);
+	} else if (strcmp(state, "waiting") == 0) {
+		doctor_found(h->d, DOCTOR_BAD, "vips",
+			     "nlbctl status shows the registry; is registryd running there?",
+			     "%s: waits for the registry's first list of gateways", name);
+	} else if (strcmp(state, "no_gateway") == 0 && is_drained_by_hand(h, name)) {
+		doctor_text(remedy, "nlbctl undrain %s GATEWAY", name);
+		doctor_found(h->d, DOCTOR_BAD, "vips", remedy,
+			     "%s: all gateways were drained by hand, new connections are dropped",
+			     name);
+	} else if (strcmp(state, "no_gateway") == 0) {
+		doctor_found(h->d, DOCTOR_BAD, "vips",
+			     "nlbctl gateways (STATE up and a WEIGHT are needed)",
+			     "%s: no gateway takes new connections, they are dropped", name);
+	} else {
+		return true;
+	}
+	return false;
+}
+
+static void check_vips(struct nlb_host *h)
+{
+	const json_t *vip, *vips = json_object_get(h->status, "vips");
+	size_t i, good = 0;
+
+	json_array_foreach (vips, i, vip)
+		good += check_vip(h, vip);
+	if (json_is_true(json_object_get(h->status, "withdrawn")))
+		doctor_found(h->d, DOCTOR_WARNING, "vips", "nlbctl announce",
+			     "those with \"announce\" were withdrawn by hand");
+	if (good)
+		doctor_good(h->d, "vips", "%zu of %zu take new connections", good,
+			    json_array_size(vips));
+}
+
 static void check_states(struct nlb_host *h)
 {
 	const json_t *gw;
@@ -312,11 +373,15 @@ static void check_states(struct nlb_host *h)
 	size_t i;
 
 	json_array_foreach (h->listed, i, gw) {
-		if (strcmp(nlbctl_text(gw, "state"), "down") != 0)
+		bool is_down = strcmp(nlbctl_text(gw, "state"), "down") == 0;
+		bool is_up = strcmp(nlbctl_text(gw, "state"), "up") == 0;
+
+		if (!is_down && !(is_up && strcmp(nlbctl_text(gw, "why"), "-") != 0))
 			continue;
 		doctor_text(remedy, "on %s: nlbctl doctor", nlbctl_text(gw, "address"));
-		doctor_found(h->d, DOCTOR_WARNING, "health", remedy, "%s of %s is down: %s",
+		doctor_found(h->d, DOCTOR_WARNING, "health", remedy, "%s of %s is %s: %s",
 			     nlbctl_text(gw, "name"), nlbctl_text(gw, "vip"),
+			     is_down ? "down" : "up, but its last check failed",
 			     nlbctl_text(gw, "why"));
 	}
 }
@@ -547,6 +612,7 @@ void doctor_check_nlb(struct doctor *d)
 	}
 	list_gateways(&h);
 	check_routes(&h);
+	check_vips(&h);
 	check_states(&h);
 	check_mtu(&h);
 	check_egress(&h);
@@ -554,7 +620,7 @@ void doctor_check_nlb(struct doctor *d)
 	check_clock(&h);
 	doctor_check_path(d, h.gateways, h.gateway_count);
 	if (h.has_view)
-		doctor_check_tunnels(d, &h.view);
+		doctor_check_tunnels(d, &h.view, h.has_conf ? &h.conf : NULL);
 	free(h.gateways);
 	if (h.has_view)
 		view_close(&h.view);

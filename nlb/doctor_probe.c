@@ -13,6 +13,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/loop.h"
+#include "nlb/conf.h"
 #include "nlb/probe.h"
 
 #define ROUNDS     3
@@ -29,6 +30,8 @@ try {
 };
 
 struct tries {
+	struct doctor *d;
+	const struct nlb_conf *conf; /* may be NULL */
 	const struct view *view;
 	struct nlb_gateway gateways[NLB_MAX_GATEWAYS];
 	struct try *all;
@@ -49,7 +52,22 @@ static void on_answer(struct probe *probe, enum probe_result result)
 /* --- whom to ask ------------------------------------------------------------------------------
  */
 
-static void add_try(struct tries *all, const struct view_service *service,
+/* Where a VIP of every port is asked: on the port of its checks, as nlbd does. 0: none is known. */
+static uint16_t port_to_ask(const struct tries *all, const struct view_service *service)
+{
+	uint16_t port = net_port(&service->address);
+
+	for (size_t i = 0; !port && all->conf && i < all->conf->vips_count; i++) {
+		const struct nlb_conf_vip *vip = &all->conf->vips[i];
+
+		if (vip->health && net_addr_eq(&vip->address, &service->address) &&
+		    strcmp(nlb_protocol_names[vip->protocol], "tcp") == 0)
+			port = (uint16_t)vip->health->port;
+	}
+	return port;
+}
+
+static void add_try(struct tries *all, const struct view_service *service, uint16_t port,
 		    const struct nlb_gateway *gw)
 {
 	struct try *t = &all->all[all->count];
@@ -62,6 +80,7 @@ static void add_try(struct tries *all, const struct view_service *service,
 	memcpy(t->hop.source_mac, gw->source_mac, sizeof(t->hop.source_mac));
 	t->waiting = &all->waiting;
 	t->probe.vip = service->address;
+	net_set_port(&t->probe.vip, port);
 	view_gateway_address(gw, &t->probe.gateway);
 	t->probe.hop = &t->hop;
 	t->probe.encap = (enum nlb_encap)service->vip.encap;
@@ -70,16 +89,24 @@ static void add_try(struct tries *all, const struct view_service *service,
 
 static bool add_service(const struct view_service *service, void *arg)
 {
+	uint16_t port = port_to_ask(arg, service);
 	struct tries *all = arg;
+	char ip[NET_ADDR_LEN];
 
 	/* Nobody has to answer UDP, nor on whichever port of all we would choose. */
-	if (service->protocol != IPPROTO_TCP || !net_port(&service->address))
+	if (service->protocol != IPPROTO_TCP)
 		return true;
+	if (!port) {
+		doctor_unknown(all->d, "tunnel",
+			       "%s: not asked, as it takes every port and no check names one",
+			       net_format_ip(ip, &service->address));
+		return true;
+	}
 	for (uint16_t id = 1; id < NLB_MAX_GATEWAYS; id++) {
 		const struct nlb_gateway *gw = &all->gateways[id];
 
 		if (gw->vip == service->vip.id && (gw->flags & NLB_GATEWAY_RESOLVED))
-			add_try(all, service, gw);
+			add_try(all, service, port, gw);
 	}
 	return true;
 }
@@ -170,7 +197,7 @@ static void report(struct doctor *d, const struct tries *all)
 			    good, all->count);
 }
 
-void doctor_check_tunnels(struct doctor *d, const struct view *view)
+void doctor_check_tunnels(struct doctor *d, const struct view *view, const struct nlb_conf *conf)
 {
 	CLEANUP(cleanup_free) struct tries *all = calloc(1, sizeof(*all));
 	CLEANUP(cleanup_free) struct try *tries = calloc(PROBES_MAX, sizeof(*tries));
@@ -185,7 +212,9 @@ void doctor_check_tunnels(struct doctor *d, const struct view *view)
 	} else if (prober_new(&all->prober, loop, &loader, &err) != 0) {
 		doctor_unknown(d, "tunnel", "cannot be tried: %s (needs root)", err.text);
 	} else {
+		all->d = d;
 		all->view = view;
+		all->conf = conf;
 		all->all = tries;
 		list_tries(all);
 		ask_all(all, loop);

@@ -27,13 +27,13 @@
 
 static const struct daemon_program program = {
 	.name = "nlbd",
-	.summary = "control daemon of the XDP load balancer: spreads TCP connections over gateways",
+	.summary = "control daemon of the XDP load balancer: spreads TCP and UDP over gateways",
 	.default_config = "/etc/gatehouse/nlb.json",
 	.notes = "Needs root or CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_SYS_ADMIN to start.\n"
-		 "Forwarding is done in the\n"
-		 "kernel and goes on while nlbd is stopped; the next nlbd takes over what is "
-		 "pinned below\n"
-		 "/sys/fs/bpf/gatehouse/INTERFACE. To end forwarding: nlbctl detach INTERFACE.\n"
+		 "Forwarding is done in the kernel and goes on while nlbd is stopped; the next "
+		 "nlbd\n"
+		 "takes over what is pinned below /sys/fs/bpf/gatehouse/INTERFACE. To end "
+		 "forwarding: nlbctl detach INTERFACE.\n"
 		 "\n"
 		 "Signals: SIGHUP reads the configuration again (a bad one changes nothing and is "
 		 "reported),\n"
@@ -230,14 +230,18 @@ static int start(struct nlbd *d, struct err *err)
 	d->sources = (struct ctl_sources) {
 		.loader = &d->loader, .config_file = d->options.config, .reload = reload, .arg = d
 	};
-	d->ctl = ctl_new(d->loop, conf, &d->sources, err);
-	if (!d->ctl || !d->client)
-		return -EADDRINUSE;
+	if (!d->client)
+		return err_set(err, -ENOMEM, "out of memory");
 
+	/* First: an interface that is not there or rights that are missing say more than a socket.
+	 */
 	rc = loader_open(&d->loader, conf, err);
 	if (rc)
 		return rc;
 	d->is_loaded = true;
+	d->ctl = ctl_new(d->loop, conf, &d->sources, err);
+	if (!d->ctl)
+		return -EADDRINUSE;
 	rc = loader_configure(&d->loader, conf, err);
 	if (rc)
 		return rc;

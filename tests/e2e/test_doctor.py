@@ -74,8 +74,8 @@ class Doctor:
 
     def wait_all_up(self):
         def are_up():
-            states = [g["state"] for g in json.loads(self.chain.nlbctl("gateways"))]
-            return states and set(states) == {"up"}
+            rows = json.loads(self.chain.nlbctl("gateways"))
+            return rows and all(g["state"] == "up" and not g["why"] for g in rows)
 
         wait_until(are_up, "every gateway up", 10.0, self.chain.nlbd)
 
@@ -318,6 +318,60 @@ def test_gateway_down(doctor):
     doctor.chain.wait_up(2)
 
 
+def test_vips_without_takers(doctor):
+    chain = doctor.chain
+    for name in chain.gateways:
+        chain.nlbctl("drain", "rider", name)
+    try:
+        found = doctor.finds(doctor.nlb, ["vips"])
+        assert "drained by hand" in found["vips"]["text"]
+        assert found["vips"]["remedy"] == "nlbctl undrain rider GATEWAY"
+    finally:
+        for name in chain.gateways:
+            chain.nlbctl("undrain", "rider", name)
+    for name in chain.gateways:
+        chain.set_health(name, 503)
+        chain.wait_state(name, "down")
+    found = doctor.finds(doctor.nlb, ["vips", "health"])
+    assert "given to all" in found["vips"]["text"]
+    for name in chain.gateways:
+        chain.set_health(name, 200)
+    chain.wait_up(2)
+    weightless = [
+        {"name": name, "address": host.address, "weight": 0}
+        for name, host in chain.gateways.items()
+    ]
+    doctor.restart(vips=chain.config(gateways=weightless)["vips"])
+    found = doctor.finds(doctor.nlb, ["vips"])
+    assert "no gateway takes new connections" in found["vips"]["text"]
+    doctor.restart(vips=chain.config(announce=True)["vips"])
+    doctor.is_silent(doctor.nlb)
+    chain.nlbctl("withdraw")
+    found = doctor.finds(doctor.nlb, ["vips"])
+    assert found["vips"]["remedy"] == "nlbctl announce"
+    doctor.restart()
+
+
+def test_vip_of_every_port_is_asked_on_the_port_of_its_checks(doctor):
+    chain = doctor.chain
+    checks = {**chain.health, "tunnel": True}
+    doctor.restart(vips=chain.config(port=0, health=checks)["vips"])
+    said = doctor.is_silent(doctor.nlb)
+    assert said["tunnel"][0]["text"].startswith("2 of 2")
+    chain.gateways["gw1"].run(doctor.nlbctl, "decap", "attach", "eth0", "--source", "10.0.0.99")
+    chain.wait_state("gw1", "down")
+    found = doctor.finds(doctor.nlb, ["tunnel", "health"])
+    assert f"10.0.0.11 does not answer for {VIP}:9443" in found["tunnel"]["text"]
+    doctor.attach_decap()
+    chain.wait_up(2)
+    doctor.restart(vips=chain.config(port=0, health=None)["vips"])
+    _, findings = doctor.ask(doctor.nlb)
+    assert [f["text"] for f in findings["tunnel"]] == [
+        f"{VIP}: not asked, as it takes every port and no check names one"
+    ]
+    doctor.restart()
+
+
 def test_interface_with_a_small_mtu(doctor):
     for host in (doctor.nlb, doctor.gateway):
         host.ip("link", "set", "eth0", "mtu", "1500")
@@ -332,6 +386,20 @@ def test_interface_with_a_small_mtu(doctor):
             assert "advmss 1416" in found["mtu"]["remedy"]
         finally:
             host.ip("link", "set", "eth0", "mtu", "1600")
+    # In an outer header of IPv6 there is less room, and clients of IPv6 have longer headers.
+    doctor.gateway.ip("link", "set", "eth0", "mtu", "1544")
+    doctor.is_silent(doctor.gateway)
+    doctor.gateway.ip("link", "set", "eth0", "mtu", "1500")
+    for vip, source, wanted, told in (
+        ("2001:db8::10", NLB, 1544, "ip -6 route change default via ROUTER dev eth0 advmss 1396"),
+        ("2001:db8::10", "fd00:9::2", 1588, "ip -6 route change default via ROUTER dev eth0 advmss 1352"),
+        (VIP, "fd00:9::2", 1588, "ip route change default via ROUTER dev eth0 advmss 1372"),
+    ):
+        doctor.attach_decap("--source", source, "--vip", vip, "--vip", VIP)
+        _, findings = doctor.ask(doctor.gateway)
+        remedy = findings["mtu"][0]["remedy"]
+        assert f"mtu {wanted} " in remedy and told in remedy, remedy
+    doctor.attach_decap()
     # The other remedy is one too.
     doctor.gateway.ip("link", "set", "eth0", "mtu", "1500")
     doctor.gateway.ip("route", "change", "default", "via", "10.0.0.1", "dev", "eth0",
@@ -463,6 +531,37 @@ def test_decap_not_attached(doctor):
     finally:
         doctor.attach_decap()
     assert found["decap"]["remedy"] == "nlbctl decap attach eth0 --source ADDRESS-OF-EACH-NLB"
+
+
+def test_decap_not_attached_and_somebody_else_in_its_place(doctor):
+    with somebody_elses_program(doctor.gateway, "eth0/decap"):
+        doctor.gateway.run(doctor.nlbctl, "decap", "detach", "eth0", check=False)
+        found = doctor.finds(doctor.gateway, ["decap", "program"])
+        assert '"pass"' in found["program"]["text"]
+        assert "ip link set dev eth0 xdp off; then nlbctl decap attach" in found["program"]["remedy"]
+    doctor.attach_decap()
+
+
+def test_no_routes_for_second_chances(doctor):
+    doctor.gateway.sysctl("net.ipv4.conf.lo.forwarding", 0)
+    try:
+        found = doctor.finds(doctor.gateway, ["second-chance"])
+    finally:
+        doctor.gateway.sysctl("net.ipv4.conf.lo.forwarding", 1)
+    assert found["second-chance"]["remedy"] == "sysctl -w net.ipv4.conf.lo.forwarding=1"
+
+
+def test_mistyped_options_are_wrong_usage(doctor):
+    for option, word, sentence in (
+        ("--interface", "eth9", "eth9 does not exist"),
+        ("--source", "foo", '"foo" is not an IP address'),
+        ("--vip", "203.0.113.0/24", '"203.0.113.0/24" is not an IP address'),
+    ):
+        for host in (doctor.nlb, doctor.gateway):
+            script = '"$@" 2>&1; echo "exit $?"'
+            said = host.run("sh", "-c", script, "sh", doctor.nlbctl, "doctor", option, word)
+            assert f"{option}: {sentence}" in said and said.endswith("exit 2\n"), said
+            assert said.count("\n") == 2, "and no check is tried"
 
 
 def test_decap_cut_or_pushed_aside(doctor):

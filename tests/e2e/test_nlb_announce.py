@@ -138,6 +138,33 @@ def test_next_nlbd_takes_over_what_the_killed_one_left(announcing):
     wait_lo(chain)
 
 
+def tell(chain, *words):
+    """What people see: words and the exit status."""
+    words = [chain.program("nlbctl"), "-s", chain.lab.path("run", "nlb.sock"), *words]
+    return chain.nlb.run("sh", "-c", '"$@" 2>&1; echo "exit $?"', "sh", *words)
+
+
+def test_people_see_what_is_announced(announcing):
+    chain = announcing
+    chain.start()
+    wait_lo(chain, VIP)
+    header, row = tell(chain, "vips").splitlines()[:2]
+    assert header.split()[3:5] == ["STATE", "ANNOUNCED"] and row.split()[3:5] == ["ok", "announced"]
+    assert "withdrawn" not in tell(chain, "status")
+    chain.nlbctl("withdraw")
+    assert tell(chain, "vips").splitlines()[1].split()[4] == "withdrawn"
+    assert "withdrawn by hand (nlbctl announce ends it)" in tell(chain, "status")
+    chain.nlbctl("announce")
+
+    # Where nothing is to be announced, to say "withdrawn" would be a lie.
+    chain.write_config(announce=False)
+    chain.nlbctl("reload")
+    for command in ("withdraw", "announce"):
+        said = tell(chain, command)
+        assert 'no VIP has "announce": true' in said and said.endswith("exit 1\n"), said
+    assert "ANNOUNCED" not in tell(chain, "vips")
+
+
 def test_withdraw_by_hand_and_repair(announcing):
     chain = announcing
     chain.start()

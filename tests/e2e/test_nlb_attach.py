@@ -151,6 +151,9 @@ def test_large_receive_offload(chain, lro):
 def test_hosts_that_are_not_fit(chain):
     good = chain.config()
     assert "nosuch0 does not exist" in refused(chain, {**good, "interface": "nosuch0"})
+    # ... also where there is no folder for the socket, as before an installation.
+    nowhere = {**good["admin"], "socket": "/nosuch/nlb.sock"}
+    assert "nosuch0 does not exist" in refused(chain, {**good, "interface": "nosuch0", "admin": nowhere})
 
     if shutil.which("setarch"):  # says "Linux 2.6.x"
         said = refused(chain, good, "setarch", "--uname-2.6")

@@ -89,8 +89,11 @@ def test_new_gateway_comes_in_steps(make_chain):
     chain = make_chain(gateways=2)
     chain.write_config(slow_start_s=4)
     chain.start()
+    rows = chain.states().values()
+    assert all(row["share_percent"] == pytest.approx(row["slots"] * 100 / 65537) for row in rows)
+    assert sum(row["share_percent"] for row in rows) == pytest.approx(100)
     # Those of the first list start at once: nobody would carry the share of the others.
-    assert {row["share_percent"] for row in chain.states().values()} == {100}
+    assert {row["ramp_percent"] for row in chain.states().values()} == {100}
 
     talks = [chain.connect(CLIENTS[i % 4]) for i in range(30)]
     chain.add_gateway(3)
@@ -101,9 +104,9 @@ def test_new_gateway_comes_in_steps(make_chain):
 
     def is_complete():
         row = chain.states()["gw3"]
-        if not seen or seen[-1] != (row["share_percent"], row["slots"]):
-            seen.append((row["share_percent"], row["slots"]))
-        return row["share_percent"] == 100
+        if not seen or seen[-1] != (row["ramp_percent"], row["slots"]):
+            seen.append((row["ramp_percent"], row["slots"]))
+        return row["ramp_percent"] == 100
 
     wait_until(is_complete, "the full share", 10)
     shares = [share for share, _ in seen]
@@ -117,14 +120,14 @@ def test_new_gateway_comes_in_steps(make_chain):
     chain.nlbd.kill()
     chain.start_nlbd()
     chain.wait_up(3)
-    assert {row["share_percent"] for row in chain.states().values()} == {100}
+    assert {row["ramp_percent"] for row in chain.states().values()} == {100}
     chain.set_health("gw2", 503)
     chain.wait_state("gw2", "down")
     chain.set_health("gw2", 200)
     chain.wait_state("gw2", "up")
-    assert chain.states()["gw2"]["share_percent"] < 100
+    assert chain.states()["gw2"]["ramp_percent"] < 100
     chain.write_config()  # switched off while it goes on
     chain.nlbd.signal(signal.SIGHUP)
-    wait_until(lambda: chain.states()["gw2"]["share_percent"] == 100, "the end of the ramp", 2)
+    wait_until(lambda: chain.states()["gw2"]["ramp_percent"] == 100, "the end of the ramp", 2)
     for talk in talks:
         talk.close()

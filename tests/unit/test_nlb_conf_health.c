@@ -46,6 +46,14 @@ static void defaults_are_usable(void **state)
 	assert_false(h->tunnel);
 }
 
+static void names_each_status_that_is_wrong(void **state)
+{
+	assert_null(load("\"type\": \"http\", \"status\": [99, 204, \"500-400\"]"));
+	assert_int_equal(errors.count, 2);
+	assert_non_null(strstr(errors.first->text, "item 0"));
+	assert_non_null(strstr(errors.first->next->text, "item 2"));
+}
+
 static void takes_statuses_and_ranges(void **state)
 {
 	static const struct {
@@ -106,6 +114,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_are_usable),
 		cmocka_unit_test(takes_statuses_and_ranges),
+		cmocka_unit_test(names_each_status_that_is_wrong),
 		cmocka_unit_test(names_every_mistake),
 	};
 
