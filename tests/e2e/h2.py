@@ -11,7 +11,7 @@ import time
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS = 0, 1, 2, 3, 4
 PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS, PADDED = 1, 1, 4, 8
-NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, ENHANCE_YOUR_CALM = 0, 1, 7, 11
+NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL, ENHANCE_YOUR_CALM = 0, 1, 7, 8, 11
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 # RFC 7541 appendix A, the entries that are statuses
 INDEXED_STATUS = {8: 200, 9: 204, 10: 206, 11: 304, 12: 400, 13: 404, 14: 500}
@@ -194,3 +194,60 @@ class Session:
             frames.append(got)
         self.sock.settimeout(self.timeout_s)
         return frames
+
+
+class Service(Session):
+    """The service's end of a connection from the gateway, after `accept`."""
+
+    def __init__(self, sock, settings=(), timeout_s=10.0):
+        self.sock = sock
+        self.sock.settimeout(timeout_s)
+        self.timeout_s = timeout_s
+        self.buffer = b""
+        self.is_closed = False
+        self.settings = settings
+
+    def accept(self):
+        """Takes the preface and both sides' SETTINGS."""
+        while len(self.buffer) < len(PREFACE):
+            data = self.sock.recv(65536)
+            if not data:
+                raise ConnectionError("the gateway closed")
+            self.buffer += data
+        assert self.buffer.startswith(PREFACE), self.buffer[:80]
+        self.buffer = self.buffer[len(PREFACE) :]
+        payload = b"".join(struct.pack("!HI", *setting) for setting in self.settings)
+        self.send(frame(SETTINGS, 0, 0, payload))
+        return self.settle()
+
+    def wait(self, kind, stream=None):
+        """The next frame of that kind; ConnectionError at the end."""
+        frames = self.until(
+            lambda got: got.kind == kind
+            and (stream is None or got.stream == stream)
+            and not (kind in (SETTINGS, PING) and got.flags & ACK)
+        )
+        if self.is_closed:
+            raise ConnectionError("the gateway closed")
+        return frames[-1]
+
+    def request(self):
+        """The stream of the next request."""
+        return self.wait(HEADERS).stream
+
+    def head(self, stream, status=200, fields=(), ends=False):
+        block = field(":status", str(status)) + b"".join(field(*pair) for pair in fields)
+        self.send(frame(HEADERS, END_HEADERS | (END_STREAM if ends else 0), stream, block))
+
+    def data(self, stream, data=b"", ends=False):
+        self.send(frame(DATA, END_STREAM if ends else 0, stream, data))
+
+    def respond(self, stream, body=b"ok", status=200, fields=()):
+        self.head(stream, status, fields)
+        self.data(stream, body, ends=True)
+
+    def reset(self, stream, code):
+        self.send(frame(RST_STREAM, 0, stream, struct.pack("!I", code)))
+
+    def goaway(self, last, code=NO_ERROR):
+        self.send(frame(GOAWAY, 0, 0, struct.pack("!II", last, code)))
