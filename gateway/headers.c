@@ -2,6 +2,7 @@
 #include "gateway/headers.h"
 
 #include "lib/cleanup.h"
+#include "lib/http1.h"
 
 /*
  * Many services fold "X_User_Id" and "X-User-Id" into one variable (CGI's HTTP_X_USER_ID), so names
@@ -227,6 +228,26 @@ size_t headers_guard_strip(const struct headers_guard *g, struct headers *h, boo
 	}
 	h->count = to;
 	return removed;
+}
+
+bool headers_read_trailers(struct headers *h, struct arena *a, struct str lines)
+{
+	struct str copy = arena_str(a, lines), rest = copy;
+	struct http_field field;
+	size_t count = 0;
+
+	*h = (struct headers) { 0 };
+	for (size_t i = 0; i < lines.len; i++)
+		count += lines.p[i] == '\n';
+	if (count == 0)
+		return true;
+	h->fields = copy.p ? arena_alloc(a, count * sizeof(field)) : NULL;
+	if (!h->fields)
+		return false;
+	h->max = count;
+	while (h->count < h->max && http1_next_trailer(&rest, &field))
+		h->fields[h->count++] = field;
+	return true;
 }
 
 void headers_strip_trailers(struct headers *h)

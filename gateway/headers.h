@@ -66,6 +66,9 @@ const char *headers_check_name(struct str name);
 const char *headers_check_pattern(struct str pattern);
 const char *headers_check_value(struct str value);
 
+/* Copies collected trailer lines of HTTP/1.1 into the arena, as fields. False: out of memory, and
+ * no fields. */
+bool headers_read_trailers(struct headers *h, struct arena *a, struct str lines);
 /* Leaves what may come behind a body: no field that some code treats specially, be it written with
  * "_" (RFC 9110 6.5.1). */
 void headers_strip_trailers(struct headers *h);

@@ -29,6 +29,7 @@ struct http1 {
 	struct request *r; /* NULL between requests */
 	struct http1_scan scan;
 	struct http1_body body; /* of the request, see http1_body_is_done */
+	struct buf trailers;    /* behind it, as they came */
 	enum http1_wait wait;
 	uint64_t out_left;     /* of a response body with a length */
 	uint64_t body_bytes;   /* of the request's body so far */
@@ -215,22 +216,41 @@ static bool down_data(struct request *r, struct str data)
 	return down_commit(r, data.len);
 }
 
+/* The end of a chunked body, with the trailers for clients that can read them. */
+static bool put_last_chunk(struct http1 *h)
+{
+	const struct headers *trailers = &h->r->response.trailers;
+	size_t count = h->r->accepts_trailers ? trailers->count : 0, size = 5, room;
+	char *head, *at;
+
+	for (size_t i = 0; i < count; i++)
+		size += trailers->fields[i].name.len + trailers->fields[i].value.len + 4;
+	head = at = conn_reserve(h->conn, size, &room);
+	if (!at)
+		return false;
+	put(&at, STR("0\r\n"));
+	for (size_t i = 0; i < count; i++) {
+		put(&at, trailers->fields[i].name);
+		put(&at, STR(": "));
+		put(&at, trailers->fields[i].value);
+		put(&at, STR("\r\n"));
+	}
+	put(&at, STR("\r\n"));
+	buf_commit(&h->conn->out, (size_t)(at - head));
+	return true;
+}
+
 static void down_end(struct request *r)
 {
 	struct http1 *h = http1_of(r);
-	size_t room;
-	char *at;
 
 	if (r->is_ended)
 		return;
 	if (h->is_chunked_out) {
-		at = conn_reserve(h->conn, 5, &room);
-		if (!at) {
+		if (!put_last_chunk(h)) {
 			out_cut(h);
 			return;
 		}
-		memcpy(at, "0\r\n\r\n", 5);
-		buf_commit(&h->conn->out, 5);
 	} else if (h->out_left) {
 		out_cut(h); /* shorter than announced: the client must not take it for complete */
 		return;
@@ -376,6 +396,7 @@ static struct request *begin_request(struct http1 *h)
 	h->is_paused = false;
 	h->is_cut = h->is_chunked_out = h->wants_body = h->owes_continue = false;
 	h->drained = h->body_bytes = 0;
+	buf_reset(&h->trailers, 0);
 	return r;
 }
 
@@ -431,6 +452,7 @@ static bool read_head(struct http1 *h)
 	h->owes_continue = head.expects_continue;
 	h->body_credit_ms = client->body_timeout_ms;
 	http1_body_init(&h->body, &head);
+	h->body.trailers = &h->trailers;
 	r->has_body = head.framing != HTTP1_NO_BODY;
 	r->has_length = head.framing == HTTP1_LENGTH || (head.has_content_length && !r->has_body);
 	r->length = head.content_length;
@@ -475,7 +497,8 @@ static bool pump_body(struct http1 *h)
 	} else if (!r->sink || !h->wants_body) {
 		return false;
 	}
-	if (buf_len(&c->in) == 0 && !conn_fill(c)) {
+	/* The end of a body of known length is known without another byte. */
+	if (http1_body_left(&h->body) && buf_len(&c->in) == 0 && !conn_fill(c)) {
 		if (c->is_closed)
 			return false;
 		if (c->has_eof) {
@@ -506,8 +529,12 @@ static bool pump_body(struct http1 *h)
 		return true;
 	case HTTP1_BODY_END:
 		buf_consume(&c->in, consumed);
-		if (!r->is_ended)
+		if (r->is_ended)
+			return true;
+		if (headers_read_trailers(&r->trailers, &r->arena, buf_str(&h->trailers)))
 			r->sink->end(r);
+		else
+			body_failed(h, 503, REASON_INTERNAL, "out of memory");
 		return true;
 	case HTTP1_BODY_BAD:
 		body_failed(h, 400, REASON_BAD_REQUEST, "the request body's chunks are malformed");
@@ -621,6 +648,7 @@ static void http1_on_close(struct conn *c)
 			r->response.status = 499;
 		request_free(r);
 	}
+	buf_fini(&h->trailers);
 	free(h);
 }
 
@@ -664,6 +692,7 @@ void http1_start(struct conn *c)
 		return;
 	}
 	h->conn = c;
+	buf_init(&h->trailers, 0); /* the decoder has a bound */
 	c->proto = &http1_proto;
 	c->proto_state = h;
 }

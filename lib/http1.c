@@ -539,6 +539,8 @@ static bool trailer_byte(struct http1_body *b, char c)
 {
 	if (++b->trailer_bytes > TRAILER_BYTES_MAX)
 		return false;
+	if (b->trailers)
+		buf_putc(b->trailers, c);
 	if (b->has_colon)
 		return !is_control(c);
 	if (c == ':') {
@@ -606,6 +608,8 @@ static bool chunk_byte(struct http1_body *b, char c)
 	case TRAILER_LINE:
 		if (c == '\r') {
 			b->state = TRAILER_LF;
+			if (b->trailers)
+				buf_putc(b->trailers, '\n');
 			return b->has_colon;
 		}
 		return trailer_byte(b, c);
@@ -671,6 +675,23 @@ enum http1_body_result http1_body_next(struct http1_body *b, struct str bytes, s
 		return bytes.len ? HTTP1_BODY_DATA : HTTP1_BODY_MORE;
 	}
 	return HTTP1_BODY_BAD;
+}
+
+bool http1_next_trailer(struct str *lines, struct http_field *out)
+{
+	struct str line;
+	ptrdiff_t colon;
+
+	if (!str_split(lines, '\n', &line))
+		return false;
+	/* The decoder let nothing else through. */
+	colon = str_chr(line, ':');
+	if (colon <= 0)
+		return false;
+	out->name = str_sub(line, 0, (size_t)colon);
+	out->value = str_trim(str_sub(line, (size_t)colon + 1, line.len));
+	out->id = http_name_id(out->name);
+	return true;
 }
 
 size_t http1_chunk_head(char out[static HTTP1_CHUNK_HEAD_MAX], size_t len)

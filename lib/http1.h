@@ -96,6 +96,9 @@ struct http1_body {
 	uint16_t trailer_bytes; /* of all trailer lines */
 	bool has_colon;
 	char trailer_name[24]; /* lower case, cut: long enough for the forbidden ones */
+	/* Where trailer lines are collected, for http1_next_trailer; NULL: dropped. Set it after
+	 * http1_body_init. */
+	struct buf *trailers;
 };
 
 enum http1_body_result {
@@ -115,6 +118,16 @@ enum http1_body_result http1_body_next(struct http1_body *b, struct str bytes, s
 static inline bool http1_body_is_done(const struct http1_body *b)
 {
 	return b->framing == HTTP1_NO_BODY;
+}
+
+/* Takes the first field off collected trailer lines. False at their end. */
+bool http1_next_trailer(struct str *lines, struct http_field *out);
+
+/* Whether bytes must still come: not when a body of known length has them all, but its end was not
+ * asked for yet. */
+static inline bool http1_body_left(const struct http1_body *b)
+{
+	return b->framing != HTTP1_NO_BODY && (b->framing != HTTP1_LENGTH || b->left);
 }
 
 /* Writes the size line of a chunk of `len` > 0 bytes; the data and a CRLF follow it. */

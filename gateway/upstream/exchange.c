@@ -65,6 +65,7 @@ static void detach(struct exchange *x)
 		endpoint_put(x->tried[i]);
 	x->tried_count = 0;
 	buf_fini(&x->body);
+	buf_fini(&x->h1.trailers);
 	service_put(x->service);
 	x->r->sink = NULL;
 }

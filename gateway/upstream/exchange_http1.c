@@ -145,6 +145,7 @@ static void receive_head(struct exchange *x)
 		return;
 	buf_consume(&u->in, (size_t)len);
 	http1_body_init(&x->h1.decoder, &head);
+	x->h1.decoder.trailers = &x->h1.trailers;
 	exchange_set_phase(x, PHASE_BODY, r->service->response_timeout_ms);
 }
 
@@ -175,6 +176,16 @@ static bool receive_direct(struct exchange *x)
 	return true;
 }
 
+static void take_trailers(struct exchange *x)
+{
+	struct headers trailers;
+
+	/* Without memory for them they are missing, which nobody may rely on not to happen. */
+	if (buf_len(&x->h1.trailers) &&
+	    headers_read_trailers(&trailers, &x->r->arena, buf_str(&x->h1.trailers)))
+		exchange_take_trailers(x, &trailers);
+}
+
 static void receive_body(struct exchange *x)
 {
 	struct request *r = x->r;
@@ -192,6 +203,7 @@ static void receive_body(struct exchange *x)
 		break;
 	case HTTP1_BODY_END:
 		buf_consume(&u->in, consumed);
+		take_trailers(x);
 		exchange_finish(x);
 		break;
 	case HTTP1_BODY_BAD:
@@ -293,6 +305,7 @@ static int h1_open(struct exchange *x)
 	x->h1.u = u;
 	x->h1.head_sent = 0;
 	x->h1.scan = (struct http1_scan) { 0 };
+	buf_reset(&x->h1.trailers, 0);
 	x->is_reused = u->is_reused;
 	if (!u->is_reused) {
 		exchange_set_phase(x, PHASE_CONNECT, x->r->service->connect_timeout_ms);

@@ -49,6 +49,7 @@ struct exchange_http1 {
 	size_t head_sent;
 	struct http1_scan scan;
 	struct http1_body decoder; /* of the response */
+	struct buf trailers;       /* of the response, as they came */
 	bool response_keeps;       /* the connection may be used again afterwards */
 };
 

@@ -597,3 +597,79 @@ def test_grpc_timeout_is_the_deadline(scripted, start_rig):
     record = rig.wait_record(reason="request_timeout")
     assert record["grpc_status"] == 4 and 250 <= record["latency_ms"] < 2500
     wait_until(lambda: codes == [h2.CANCEL], "RST_STREAM at the service", 5)
+
+
+# --- trailers of HTTP/1.1 -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chunked(tmp_path, make_rig, procs):
+    """A service of HTTP/1.1 that answers with trailers; (rig, bytes it received)."""
+    got = []
+
+    def serve(peer):
+        peer.read_head()
+        while b"0\r\n" not in peer.buffer or not peer.buffer.endswith(b"\r\n\r\n"):
+            peer.buffer += peer.sock.recv(65536)
+        got.append(peer.buffer)
+        peer.buffer = b""
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+                  b"X-Sum: 42\r\nx-secret: s\r\nServer: me\r\n\r\n")
+
+    service = Scripted(serve)
+    rig = make_rig(tmp_path, procs)
+    rig.config["services"]["s"] = {"endpoints": [{"address": service.address}]}
+    rig.config["routes"].append({"name": "s", "match": {"path": "/s/*"}, "service": "s",
+                                 "response": {"remove": ["X-Secret"]}})
+    yield rig.start(), got
+    service.stop()
+
+
+UP = b"3\r\nabc\r\n0\r\nX-Up: yes\r\nX_Forwarded_For: 6.6.6.6\r\nX-User-Id: admin\r\nForwarded: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("te", [True, False])
+def test_trailers_of_http1(chunked, te):
+    rig, got = chunked
+    head = "POST /s/x HTTP/1.1\r\nHost: api.test.example.com\r\nTransfer-Encoding: chunked\r\n"
+    head += "TE: trailers\r\nConnection: TE\r\n" if te else ""
+    with rig.connect() as connection:
+        connection.send(head.encode() + b"\r\n" + UP)
+        answer = connection.read_response("POST")
+    assert answer.status == 200 and answer.body == b"ok"
+    assert answer.trailers == ([("X-Sum", "42")] if te else [])
+    assert got == [b"3\r\nabc\r\n0\r\nX-Up: yes\r\n\r\n"]
+
+
+def test_trailers_of_http1_reach_http2(chunked):
+    rig, _ = chunked
+    with h2.Session(rig.ports["plain"]) as session:
+        session.send(h2.request(1, "/s/x", "POST", ends=False))
+        session.send(h2.frame(h2.DATA, h2.END_STREAM, 1, b"abc"))
+        frames = session.until(lambda got: got.stream == 1 and got.flags & h2.END_STREAM)
+    mine = [f for f in frames if f.stream == 1 and f.kind in (h2.HEADERS, h2.DATA)]
+    assert [f.kind for f in mine] == [h2.HEADERS, h2.DATA, h2.HEADERS]
+    assert mine[1].payload == b"ok" and len(mine[2].payload) < 12
+
+
+def test_connection_is_used_again_after_a_body(scripted, tmp_path, make_rig, procs):
+    """A body of known length is over with its last byte, not with the next request's first."""
+
+    def serve(peer):
+        peer.read_head()
+        while len(peer.buffer) < 5:
+            peer.buffer += peer.sock.recv(65536)
+        peer.buffer = peer.buffer[5:]
+        peer.answer()
+
+    service = Scripted(serve)
+    rig = make_rig(tmp_path, procs)
+    rig.config["workers"] = 1
+    rig.config["services"]["s"] = {"endpoints": [{"address": service.address}]}
+    rig.config["routes"].append({"name": "s", "match": {"path": "/s/*"}, "service": "s"})
+    rig.start()
+    with rig.connect() as connection:
+        for _ in range(5):
+            assert connection.request("POST", "/s/x", body=b"12345").status == 200
+    assert service.connections == 1
+    service.stop()

@@ -339,6 +339,42 @@ static void bounds_extensions_and_trailers(void **state)
 	assert_int_equal(decode(str_of(bytes, sizeof(bytes)), 7, out, &len, &used), HTTP1_BODY_BAD);
 }
 
+static void collects_trailers(void **state)
+{
+	static const char bytes[] = "1\r\na\r\n0\r\nX-A:  one \r\nX-B:\r\nX-A: a:b\r\n\r\n";
+	static const char *const want[][2] = { { "X-A", "one" }, { "X-B", "" }, { "X-A", "a:b" } };
+
+	(void)state;
+	for (size_t step = 1; step < sizeof(bytes); step++) {
+		struct http1_head chunked = { .framing = HTTP1_CHUNKED };
+		struct str rest = str_from(bytes), lines, data;
+		enum http1_body_result rc = HTTP1_BODY_MORE;
+		struct http1_body body;
+		struct http_field f;
+		struct buf collected;
+		size_t used;
+
+		buf_init(&collected, 0);
+		http1_body_init(&body, &chunked);
+		body.trailers = &collected;
+		while (rc != HTTP1_BODY_END) {
+			assert_true(http1_body_left(&body));
+			rc = http1_body_next(&body, str_sub(rest, 0, step), &used, &data);
+			assert_int_not_equal(rc, HTTP1_BODY_BAD);
+			rest = str_sub(rest, used, rest.len);
+		}
+		assert_false(http1_body_left(&body));
+		lines = buf_str(&collected);
+		for (size_t i = 0; i < CASES(want); i++) {
+			assert_true(http1_next_trailer(&lines, &f));
+			assert_true(str_eqz(f.name, want[i][0]));
+			assert_true(str_eqz(f.value, want[i][1]));
+		}
+		assert_false(http1_next_trailer(&lines, &f));
+		buf_fini(&collected);
+	}
+}
+
 static void writes_chunk_heads(void **state)
 {
 	char out[HTTP1_CHUNK_HEAD_MAX];
@@ -358,6 +394,7 @@ int main(void)
 		cmocka_unit_test(decodes_chunks_strictly),
 		cmocka_unit_test(leaves_the_next_message_alone),
 		cmocka_unit_test(bounds_extensions_and_trailers),
+		cmocka_unit_test(collects_trailers),
 		cmocka_unit_test(writes_chunk_heads),
 	};
 
