@@ -144,6 +144,7 @@ struct gw_service {
 	uint32_t idle_timeout_ms;                /* of pooled connections */
 	uint32_t max_idle_connections;           /* per worker */
 	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
+	uint32_t websocket_idle_timeout_ms;
 	struct gw_health health;
 	size_t index; /* in gw_conf.services */
 };
@@ -240,6 +241,7 @@ struct gw_route {
 	struct gw_version *version;
 	struct gw_transform request, response;
 	uint64_t max_body_bytes; /* 0: as in defaults */
+	bool websocket;
 	/* resolved by the checks: */
 	struct gw_auth *auth_to;
 	struct gw_service *service_to;

@@ -176,6 +176,8 @@ void gw_check_route(struct conf *c, void *object)
 	check_target(c, route);
 	if (conf_has(c, "require") && !conf_has(c, "auth"))
 		conf_error_at(c, "require", "needs \"auth\"");
+	if (route->websocket && !conf_has(c, "service") && !conf_has(c, "split"))
+		conf_error_at(c, "websocket", "needs a \"service\" or \"split\"");
 	if (!conf_has(c, "rewrite_prefix"))
 		return;
 	if (route->match.path.p && !str_ends(route->match.path, STR("/*")))
@@ -287,6 +289,17 @@ static struct gw_service *resolve_service(struct check *k, struct str name)
 	return at < 0 ? NULL : &k->conf->services[at];
 }
 
+/* What a WebSocket becomes towards a service is a switch of HTTP/1.1. */
+static void check_websocket(const struct check *k, const struct gw_route *route)
+{
+	bool ok = !route->service_to || route->service_to->protocol == GW_HTTP1;
+
+	for (size_t i = 0; i < route->split_count; i++)
+		ok &= !route->split[i].to || route->split[i].to->protocol == GW_HTTP1;
+	if (route->websocket && !ok)
+		conf_error_at(k->c, "websocket", "needs services of \"protocol\": \"http/1.1\"");
+}
+
 static void resolve_route(struct check *k, struct gw_route *route)
 {
 	ptrdiff_t at;
@@ -311,6 +324,7 @@ static void resolve_route(struct check *k, struct gw_route *route)
 		conf_leave(k->c);
 		conf_leave(k->c);
 	}
+	check_websocket(k, route);
 	check_limits(k, route->limits, route->limits_count);
 }
 

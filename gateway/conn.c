@@ -238,6 +238,20 @@ void conn_finish(struct conn *c)
 	conn_kick(c);
 }
 
+void conn_half_close(struct conn *c)
+{
+	c->wants_shut = true;
+	conn_kick(c);
+}
+
+static void conn_shut(struct conn *c)
+{
+	c->has_shut = true;
+	if (c->ssl && SSL_is_init_finished(c->ssl))
+		SSL_shutdown(c->ssl);
+	shutdown(c->io.fd, SHUT_WR);
+}
+
 /*
  * Everything was written. A close() while unread bytes wait in the socket would send a reset, and
  * the peer could lose the answer that it has not read yet (RFC 9112 9.6): so FIN first, then read
@@ -247,11 +261,10 @@ static void conn_linger(struct conn *c)
 {
 	char dropped[8192];
 
-	if (!c->has_shut) {
-		c->has_shut = true;
-		if (c->ssl && SSL_is_init_finished(c->ssl))
-			SSL_shutdown(c->ssl);
-		shutdown(c->io.fd, SHUT_WR);
+	if (!c->has_shut)
+		conn_shut(c);
+	if (!c->is_lingering) {
+		c->is_lingering = true;
 		conn_set_deadline(c, CONN_LINGER_MS);
 		c->can_read = true;
 		c->bytes_in = 0;
@@ -435,6 +448,8 @@ static void conn_work(struct conn *c)
 		chunk_detach(c, &c->out);
 		if (c->is_finishing)
 			conn_linger(c);
+		else if (c->wants_shut && !c->has_shut)
+			conn_shut(c);
 	} else {
 		write_wait(c);
 	}

@@ -55,7 +55,9 @@ struct conn {
 	bool has_eof;      /* the peer sent its last byte */
 	bool is_finishing; /* flush what is queued, then close; nothing more is read as requests */
 	bool is_closed;
-	bool has_shut; /* our FIN is out, waiting for the peer's */
+	bool wants_shut;   /* our FIN follows what is queued, but the peer is still read from */
+	bool has_shut;     /* our FIN is out */
+	bool is_lingering; /* ... and only the peer's is waited for */
 };
 
 #define CONN_OUT_HIGH (64UL * 1024) /* more queued than this: whoever produces should pause */
@@ -78,6 +80,8 @@ bool conn_fill(struct conn *c);
 char *conn_reserve(struct conn *c, size_t want, size_t *room);
 /* Flush, then close with care that a peer still sending does not lose the answer to a reset. */
 void conn_finish(struct conn *c);
+/* Flush, then FIN; reading goes on. */
+void conn_half_close(struct conn *c);
 /* Close now. */
 void conn_close(struct conn *c);
 static inline bool conn_is_congested(const struct conn *c)

@@ -44,6 +44,8 @@ struct http1 {
 	bool is_chunked_out;
 	bool is_cut;
 	bool is_paused; /* the sink waits until the client took what is queued */
+	bool out_ended; /* of a tunnel: the service sent its last byte */
+	bool in_ended;  /* ... the client did */
 };
 
 static struct http1 *http1_of(struct request *r)
@@ -111,36 +113,73 @@ static void put_framing(struct http1 *h, char **at)
 	}
 }
 
+/* Status line and fields. */
+static void put_head(const struct response *response, char **at)
+{
+	put(at, STR("HTTP/1.1 "));
+	put_number(at, response->status);
+	put(at, STR(" "));
+	put(at, str_from(http_reason(response->status)));
+	put(at, STR("\r\n"));
+	for (size_t i = 0; i < response->headers.count; i++) {
+		const struct http_field *f = &response->headers.fields[i];
+
+		put(at, f->name);
+		put(at, STR(": "));
+		put(at, f->value);
+		put(at, STR("\r\n"));
+	}
+}
+
+/* A head without a body: 1xx, of which 101 says what the connection is from now on. */
+static bool put_interim(struct http1 *h, struct str more)
+{
+	size_t room;
+	char *head = conn_reserve(h->conn, head_size(h->r), &room);
+	char *at = head;
+
+	if (!head) {
+		out_cut(h);
+		return false;
+	}
+	put_head(&h->r->response, &at);
+	put(&at, more);
+	put(&at, STR("\r\n"));
+	buf_commit(&h->conn->out, (size_t)(at - head));
+	conn_kick(h->conn);
+	return true;
+}
+
+static void down_interim(struct request *r)
+{
+	struct http1 *h = http1_of(r);
+
+	/* HTTP/1.0 knows no interim answers (RFC 9110 15.2). */
+	if (!h->is_old && !r->is_ended)
+		put_interim(h, STR(""));
+}
+
 static void down_head(struct request *r)
 {
 	struct http1 *h = http1_of(r);
 	const struct response *response = &r->response;
 	size_t size = head_size(r), room;
-	char *head = conn_reserve(h->conn, size, &room);
-	char *at = head;
-	bool has_date = false;
+	char *head, *at;
 
+	if (r->is_tunnel) {
+		h->keeps_alive = h->is_chunked_out = false;
+		put_interim(h, STR("Upgrade: websocket\r\nConnection: Upgrade\r\n"));
+		return;
+	}
+	head = at = conn_reserve(h->conn, size, &room);
 	if (!head) {
 		out_cut(h);
 		return;
 	}
 	if (h->conn->worker->is_draining)
 		h->keeps_alive = false;
-	put(&at, STR("HTTP/1.1 "));
-	put_number(&at, response->status);
-	put(&at, STR(" "));
-	put(&at, str_from(http_reason(response->status)));
-	put(&at, STR("\r\n"));
-	for (size_t i = 0; i < response->headers.count; i++) {
-		const struct http_field *f = &response->headers.fields[i];
-
-		has_date |= f->id == HTTP_DATE;
-		put(&at, f->name);
-		put(&at, STR(": "));
-		put(&at, f->value);
-		put(&at, STR("\r\n"));
-	}
-	if (!has_date) {
+	put_head(response, &at);
+	if (!http_find(response->headers.fields, response->headers.count, HTTP_DATE)) {
 		put(&at, STR("Date: "));
 		put(&at, worker_http_date(h->conn->worker));
 		put(&at, STR("\r\n"));
@@ -246,6 +285,12 @@ static void down_end(struct request *r)
 
 	if (r->is_ended)
 		return;
+	if (r->is_tunnel) {
+		h->out_ended = true;
+		r->is_ended = !r->sink;
+		conn_half_close(h->conn);
+		return;
+	}
 	if (h->is_chunked_out) {
 		if (!put_last_chunk(h)) {
 			out_cut(h);
@@ -291,6 +336,7 @@ static const struct downstream_ops ops = {
 	.end = down_end,
 	.abort = down_abort,
 	.read_body = down_read_body,
+	.interim = down_interim,
 };
 
 /* --- deadlines
@@ -395,6 +441,7 @@ static struct request *begin_request(struct http1 *h)
 	h->r = r;
 	h->is_paused = false;
 	h->is_cut = h->is_chunked_out = h->wants_body = h->owes_continue = false;
+	h->in_ended = h->out_ended = false;
 	h->drained = h->body_bytes = 0;
 	buf_reset(&h->trailers, 0);
 	return r;
@@ -449,7 +496,7 @@ static bool read_head(struct http1 *h)
 	h->served++;
 	h->keeps_alive = head.keeps_alive &&
 			 (!client->max_requests || h->served < client->max_requests);
-	h->owes_continue = head.expects_continue;
+	h->owes_continue = head.expects_continue && head.framing != HTTP1_NO_BODY;
 	h->body_credit_ms = client->body_timeout_ms;
 	http1_body_init(&h->body, &head);
 	h->body.trailers = &h->trailers;
@@ -457,6 +504,8 @@ static bool read_head(struct http1 *h)
 	r->has_length = head.framing == HTTP1_LENGTH || (head.has_content_length && !r->has_body);
 	r->length = head.content_length;
 	r->has_connection = head.has_connection;
+	if (head.asks_upgrade)
+		r->upgrade = http_find(r->headers.fields, r->headers.count, HTTP_UPGRADE)->value;
 	pipeline_run(r);
 	return true;
 }
@@ -543,6 +592,29 @@ static bool pump_body(struct http1 *h)
 	return false;
 }
 
+/* Hands on what the client sends into a tunnel. Returns false when it has to wait. */
+static bool pump_tunnel(struct http1 *h)
+{
+	struct conn *c = h->conn;
+	struct request *r = h->r;
+	struct str data;
+
+	if (!h->wants_body || h->in_ended || !r->sink)
+		return false;
+	if (buf_len(&c->in) == 0 && !conn_fill(c)) {
+		if (c->is_closed || !c->has_eof)
+			return false;
+		h->in_ended = true;
+		r->sink->end(r);
+		return true;
+	}
+	data = buf_str(&c->in);
+	r->bytes_in += data.len;
+	h->wants_body = r->sink->data(r, data);
+	buf_consume(&c->in, data.len);
+	return true;
+}
+
 /* The response is complete and the request read: on to the next one. */
 static void finish_request(struct http1 *h)
 {
@@ -605,7 +677,8 @@ static void http1_on_work(struct conn *c)
 		if (h->r) {
 			if (h->is_cut || (h->r->is_ended && http1_body_is_done(&h->body)))
 				finish_request(h);
-			else if (http1_body_is_done(&h->body) || !pump_body(h))
+			else if (h->r->is_tunnel ? !pump_tunnel(h)
+						 : http1_body_is_done(&h->body) || !pump_body(h))
 				return;
 			continue;
 		}

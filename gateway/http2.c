@@ -4,6 +4,7 @@
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 
+#include "gateway/h2guard.h"
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
@@ -54,6 +55,7 @@ struct http2 {
 	uint64_t frame_skip; /* bytes until the next frame begins */
 	uint32_t frame_len;  /* of which frame_len_have of 3 bytes are read */
 	unsigned frame_len_have;
+	struct h2guard guard;
 	size_t out_total; /* response bytes of all streams that are not in frames yet */
 };
 
@@ -75,6 +77,7 @@ struct stream {
 	bool has_begun;    /* the pipeline ran */
 	bool has_end;      /* the client sent END_STREAM */
 	bool end_given;    /* ... and the sink knows */
+	bool is_reset;     /* the client sent RST_STREAM */
 	bool wants_body, owes_continue;
 	bool out_ended, is_deferred, is_paused;
 };
@@ -252,7 +255,7 @@ static void stream_feed(struct stream *s)
 		return;
 	if (len) {
 		s->body_bytes += len;
-		if (r->max_body && s->body_bytes > r->max_body) {
+		if (r->max_body && !r->is_tunnel && s->body_bytes > r->max_body) {
 			body_failed(s, 413, REASON_TOO_LARGE,
 				    "the request body is larger than this service allows");
 			return;
@@ -266,7 +269,7 @@ static void stream_feed(struct stream *s)
 	if (s->has_end && !s->end_given) {
 		s->end_given = true;
 		r->sink->end(r);
-	} else if (!s->has_end && s->wants_body) {
+	} else if (!s->has_end && s->wants_body && !r->is_tunnel) {
 		body_wait(s);
 	}
 }
@@ -357,6 +360,41 @@ static ssize_t read_out(nghttp2_session *session, int32_t id, uint8_t *unused, s
 	return (ssize_t)n;
 }
 
+/* Reads no further than the response's own fields; a name that finds no room is left out. */
+static size_t put_fields(struct request *r, nghttp2_nv *nv)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->response.headers.count; i++) {
+		const struct http_field *f = &r->response.headers.fields[i];
+		const uint8_t *name;
+
+		/* The proof that HTTP/1.1 was understood; here :status says so. */
+		if (r->is_tunnel && str_ieq(f->name, STR("Sec-WebSocket-Accept")))
+			continue;
+		name = lower_name(r, f->name);
+		if (name)
+			nv[n++] = nv_of((const char *)name, f->value);
+	}
+	return n;
+}
+
+static void down_interim(struct request *r)
+{
+	struct stream *s = stream_of(r);
+	nghttp2_nv *nv = arena_alloc(&r->arena, (r->response.headers.count + 1) * sizeof(*nv));
+	char status[12];
+	size_t n;
+
+	if (!nv || r->is_ended)
+		return;
+	snprintf(status, sizeof(status), "%u", r->response.status);
+	nv[0] = nv_of(":status", str_from(status));
+	n = 1 + put_fields(r, nv + 1);
+	nghttp2_submit_headers(s->h->session, NGHTTP2_FLAG_NONE, s->id, NULL, nv, n, NULL);
+	conn_kick(s->h->conn);
+}
+
 static void down_head(struct request *r)
 {
 	struct stream *s = stream_of(r);
@@ -365,23 +403,18 @@ static void down_head(struct request *r)
 	nghttp2_nv *nv = arena_alloc(&r->arena, max * sizeof(*nv));
 	nghttp2_data_provider provider = { .source.ptr = s, .read_callback = read_out };
 	char status[12], length[24];
-	bool has_date = false;
 
 	if (!nv) {
 		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
 		return;
 	}
+	/* A switch of protocols is a CONNECT that succeeded (RFC 8441 5). */
+	if (r->is_tunnel)
+		r->response.status = 200;
 	snprintf(status, sizeof(status), "%u", response->status);
 	nv[n++] = nv_of(":status", str_from(status));
-	for (size_t i = 0; i < response->headers.count; i++) {
-		const struct http_field *f = &response->headers.fields[i];
-		const uint8_t *name = lower_name(r, f->name);
-
-		has_date |= f->id == HTTP_DATE;
-		if (name)
-			nv[n++] = nv_of((const char *)name, f->value);
-	}
-	if (!has_date)
+	n += put_fields(r, nv + n);
+	if (!http_find(response->headers.fields, response->headers.count, HTTP_DATE))
 		nv[n++] = nv_of("date", worker_http_date(s->h->conn->worker));
 	if (response->has_length) {
 		snprintf(length, sizeof(length), "%llu", (unsigned long long)response->length);
@@ -494,7 +527,12 @@ static void down_end(struct request *r)
 		stream_reset(s, NGHTTP2_INTERNAL_ERROR);
 		return;
 	}
-	r->is_ended = true;
+	/* The end was told before, now the client's side is given up. */
+	if (s->out_ended && !s->has_end) {
+		stream_reset(s, NGHTTP2_CANCEL);
+		return;
+	}
+	r->is_ended = !r->is_tunnel || !r->sink;
 	s->out_ended = true;
 	if (s->is_deferred) {
 		s->is_deferred = false;
@@ -543,6 +581,7 @@ static const struct downstream_ops ops = {
 	.end = down_end,
 	.abort = down_abort,
 	.read_body = down_read_body,
+	.interim = down_interim,
 };
 
 /* --- request heads --------------------------------------------------------------------------- */
@@ -629,6 +668,8 @@ static void take_pseudo(struct request *r, struct str name, struct str value)
 		if (at >= 0)
 			r->query = str_sub(value, (size_t)at + 1, value.len);
 	}
+	if (str_eq(name, STR(":protocol")))
+		r->upgrade = value;
 	/* :scheme is what the client thinks; ours is what the connection is. */
 }
 
@@ -755,7 +796,7 @@ static const char *check_head(struct stream *s)
 				return "Content-Length is not a number";
 		}
 		if (f->id == HTTP_EXPECT && str_ieq(f->value, STR("100-continue")))
-			s->owes_continue = true;
+			s->owes_continue = r->has_body;
 	}
 	if (r->authority.len && host && !str_ieq(r->authority, host->value))
 		return "Host differs from :authority";
@@ -764,6 +805,15 @@ static const char *check_head(struct stream *s)
 	if (!http_is_host(r->authority))
 		return "no valid :authority or Host";
 	return NULL;
+}
+
+/* An extended CONNECT (RFC 8441) is the GET of RFC 6455 in other words: what follows is no body. */
+static void begin_connect(struct request *r)
+{
+	r->is_connect = true;
+	r->has_body = false;
+	r->method = STR("GET");
+	r->method_id = METHOD_GET;
 }
 
 static void stream_begin(struct stream *s)
@@ -778,10 +828,12 @@ static void stream_begin(struct stream *s)
 		problem_send(r, s->problem, REASON_BAD_REQUEST, "message head too large");
 		return;
 	}
-	if (r->method_id == METHOD_CONNECT) {
+	if (r->method_id == METHOD_CONNECT && !r->upgrade.p) {
 		problem_send(r, 501, REASON_BAD_REQUEST, "CONNECT is not supported");
 		return;
 	}
+	if (r->method_id == METHOD_CONNECT)
+		begin_connect(r);
 	if (r->method_id == METHOD_OTHER && !http1_knows_method(r->method)) {
 		problem_send(r, 501, REASON_BAD_REQUEST, "unknown method");
 		return;
@@ -821,6 +873,34 @@ static void on_request_frame(struct http2 *h, const nghttp2_frame *frame)
 		stream_schedule(s);
 }
 
+static void on_reset_frame(struct http2 *h, const nghttp2_frame *frame)
+{
+	struct stream *s = nghttp2_session_get_stream_user_data(h->session, frame->hd.stream_id);
+
+	if (s)
+		s->is_reset = true;
+	spend(h, COST_RESET);
+}
+
+/* Before anything of a frame is handled. */
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct http2 *h = arg;
+	const struct stream *s = nghttp2_session_get_stream_user_data(session, hd->stream_id);
+	enum h2guard_stream state = !s ? H2GUARD_NONE : s->has_end ? H2GUARD_HALF : H2GUARD_OPEN;
+	uint32_t error;
+
+	/* After GOAWAY streams may come that are beyond it and never known. */
+	if (h->is_gone || (hd->type != NGHTTP2_HEADERS && hd->type != NGHTTP2_DATA))
+		return 0;
+	error = h2guard_check(&h->guard, hd->stream_id, hd->type == NGHTTP2_HEADERS, state);
+	if (error == 0)
+		return 0;
+	nghttp2_session_terminate_session2(session,
+					   nghttp2_session_get_last_proc_stream_id(session), error);
+	return NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
 {
 	struct http2 *h = arg;
@@ -839,7 +919,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 		on_request_frame(h, frame);
 		break;
 	case NGHTTP2_RST_STREAM:
-		spend(h, COST_RESET);
+		on_reset_frame(h, frame);
 		break;
 	case NGHTTP2_SETTINGS:
 	case NGHTTP2_PING:
@@ -859,8 +939,12 @@ static int on_invalid_frame(nghttp2_session *session, const nghttp2_frame *frame
 	(void)session;
 	/* A refused header block is over as well, and other requests of the connection shall not
 	 * end with its deadline. */
-	if (frame->hd.type == NGHTTP2_HEADERS)
+	if (frame->hd.type == NGHTTP2_HEADERS) {
 		h->has_incoming = false;
+		/* Of a refused one nothing is told but this. */
+		if (error == NGHTTP2_ERR_REFUSED_STREAM)
+			h2guard_closed(&h->guard, frame->hd.stream_id, false);
+	}
 	spend(h, error == NGHTTP2_ERR_REFUSED_STREAM ? COST_REFUSED : COST_INVALID);
 	return 0;
 }
@@ -890,12 +974,16 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t code, 
 {
 	struct stream *s = nghttp2_session_get_stream_user_data(session, id);
 
-	(void)code;
-	(void)arg;
-	if (!s)
+	if (!s) {
+		h2guard_closed(&((struct http2 *)arg)->guard, id, false);
 		return 0;
+	}
+	h2guard_closed(&s->h->guard, id, s->has_end || s->is_reset);
 	if (!s->has_begun)
 		s->h->has_incoming = false; /* it was this one's head */
+	/* The last of what the client sent into a tunnel, after the service ended its side. */
+	if (s->r->is_tunnel && code == NGHTTP2_NO_ERROR)
+		stream_feed(s);
 	nghttp2_session_consume_connection(session, buf_len(&s->in));
 	stream_lost(s);
 	stream_free(s);
@@ -985,7 +1073,7 @@ static int on_frame_sent(nghttp2_session *session, const nghttp2_frame *frame, v
 	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 		return 0;
 	s = nghttp2_session_get_stream_user_data(session, frame->hd.stream_id);
-	if (s && !s->has_end)
+	if (s && !s->has_end && (!s->r->is_tunnel || s->r->is_ended))
 		nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, s->id, NGHTTP2_NO_ERROR);
 	return 0;
 }
@@ -1123,6 +1211,7 @@ static nghttp2_session_callbacks *make_callbacks(void)
 		return NULL;
 	nghttp2_session_callbacks_set_send_callback(cb, on_send);
 	nghttp2_session_callbacks_set_send_data_callback(cb, on_send_data);
+	nghttp2_session_callbacks_set_on_begin_frame_callback(cb, on_begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame);
@@ -1156,6 +1245,7 @@ static int session_new(struct http2 *h)
 		{ NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, STREAMS_MAX },
 		{ NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, STREAM_WINDOW },
 		{ NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, client_conf(h)->max_head_bytes },
+		{ NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1 },
 	};
 	nghttp2_session_callbacks *cb = make_callbacks();
 	nghttp2_option *o = make_options(h);

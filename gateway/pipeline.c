@@ -18,6 +18,7 @@ static const struct stage stages[] = {
 	{ "body-size", stage_body_size },
 	{ "authenticate", stage_authenticate },
 	{ "limit-identity", stage_limit_identity },
+	{ "upgrade", stage_upgrade },     /* WebSocket, where the route allows it */
 	{ "transform", stage_transform }, /* what the service will see */
 	{ "answer", stage_answer },       /* routes that answer by themselves */
 	{ "forward", stage_forward },

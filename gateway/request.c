@@ -36,6 +36,7 @@ const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_REQUEST_TIMEOUT] = "request_timeout",
 	[REASON_CLIENT_GONE] = "client_gone",
 	[REASON_CLIENT_TIMEOUT] = "client_timeout",
+	[REASON_TUNNEL_IDLE] = "websocket_idle",
 	[REASON_INTERNAL] = "internal",
 };
 
@@ -84,7 +85,9 @@ static void request_count(struct request *r)
 	metrics_inc(&counters->bytes_in, r->bytes_in);
 	metrics_inc(&counters->bytes_out, r->bytes_out);
 	metrics_inc(&stats->status_class[class < 6 ? class : 0], 1);
-	metrics_observe_us(&stats->latency, request_elapsed_us(r));
+	/* How long people keep a WebSocket open says nothing about latency; its handshake does. */
+	metrics_observe_us(&stats->latency, r->is_tunnel ? (r->answered_ns - r->begin_ns) / 1000
+							 : request_elapsed_us(r));
 }
 
 void request_free(struct request *r)

@@ -39,13 +39,19 @@ struct downstream_ops {
 	 */
 	char *(*reserve)(struct request *r, size_t want, size_t *room);
 	bool (*commit)(struct request *r, size_t len);
-	/* The response is complete. */
+	/*
+	 * The response is complete. In a tunnel: the service sent its last byte; the client may go
+	 * on. Said again, after the sink let go, when that is over as well.
+	 */
 	void (*end)(struct request *r);
 	/* The response cannot be completed: the client must notice, so the connection (or stream)
 	 * is cut. */
 	void (*abort)(struct request *r);
 	/* More request body is wanted (also the first time, when a sink was set). */
 	void (*read_body)(struct request *r);
+	/* An interim head (1xx) from request->response, if the client's version of HTTP has such.
+	 * Any number of times, before the final one. */
+	void (*interim)(struct request *r);
 };
 
 /* Whoever takes the request body and is told of the client's fate. */
@@ -85,6 +91,7 @@ enum request_reason {
 	REASON_REQUEST_TIMEOUT,
 	REASON_CLIENT_GONE,
 	REASON_CLIENT_TIMEOUT,
+	REASON_TUNNEL_IDLE, /* nothing moved in a WebSocket for too long */
 	REASON_INTERNAL,
 	REQUEST_REASONS,
 };
@@ -137,6 +144,9 @@ struct request {
 	uint64_t length;
 	struct headers trailers; /* complete before the sink's end */
 	bool accepts_trailers;   /* TE: trailers */
+	struct str upgrade; /* what the client wants to switch to: Upgrade or :protocol; p NULL:
+			       nothing */
+	bool is_connect;    /* ... asked by an extended CONNECT (RFC 8441) */
 
 	/* --- decided by the stages */
 	struct router_match match;          /* of the route: variables, the rest behind a prefix */
@@ -152,6 +162,13 @@ struct request {
 	struct str limited_by;       /* name of the limit that refused */
 	struct http_field extra[REQUEST_EXTRA_FIELDS];
 	size_t extra_count;
+	struct str websocket_accept; /* what the service must answer to become one; p NULL: the
+					request is an ordinary one */
+	/*
+	 * The service switched protocols: from the head of the response on both directions are
+	 * opaque bytes, ended one by one, and the request is over when the sink let go of it.
+	 */
+	bool is_tunnel;
 	unsigned stage; /* next one to run */
 
 	const struct sink_ops *sink; /* NULL: nobody takes the body */

@@ -43,7 +43,8 @@ $(NEXT)/nlb.bpf.o: bpf/nlb.bpf.c $(wildcard bpf/*.h)
 $(NEXT)/nlb.skel.h: $(NEXT)/nlb.bpf.o
 	$(Q)bpftool gen skeleton $< name nlb_bpf > $@
 $(NEXT)/loader.o: nlb/loader.c $(NEXT)/nlb.skel.h $(wildcard nlb/*.h lib/*.h)
-	$(Q)$(CC) -isystem $(NEXT) $(CPPFLAGS) $(CFLAGS_ALL) -c -o $@ $<
+	$(Q)$(CC) -isystem $(NEXT) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+-include $(wildcard $(NEXT)/*.d)
 $(NEXT)/nlbd: $(NEXT)/loader.o $(OUT)/obj/nlb/main.o $(ARCHIVES) $(LLHTTP_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(NEXT)/loader.o $(OUT)/obj/nlb/main.o -Wl,--start-group $(ARCHIVES) \

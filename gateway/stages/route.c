@@ -105,8 +105,24 @@ enum stage_result stage_version(struct request *r)
 	return STAGE_RESPONDED;
 }
 
+/* RFC 9110 10.1.1: there is one expectation, and HTTP/1.0 has not even that one. */
+static bool expects_the_unknown(const struct request *r)
+{
+	for (size_t i = 0; i < r->headers.count; i++) {
+		if (r->headers.fields[i].id == HTTP_EXPECT &&
+		    !str_ieq(r->headers.fields[i].value, STR("100-continue")))
+			return strcmp(r->protocol, "HTTP/1.0") != 0;
+	}
+	return false;
+}
+
 enum stage_result stage_body_size(struct request *r)
 {
+	if (expects_the_unknown(r)) {
+		problem_send(r, 417, REASON_BAD_REQUEST,
+			     "nothing but 100-continue can be expected");
+		return STAGE_RESPONDED;
+	}
 	r->max_body = r->route->max_body_bytes;
 	if (!r->max_body || !r->has_length || r->length <= r->max_body)
 		return STAGE_NEXT;

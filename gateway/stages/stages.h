@@ -16,6 +16,7 @@ enum stage_result stage_version(struct request *r);
 enum stage_result stage_body_size(struct request *r);
 enum stage_result stage_authenticate(struct request *r);
 enum stage_result stage_limit_identity(struct request *r);
+enum stage_result stage_upgrade(struct request *r);
 enum stage_result stage_transform(struct request *r);
 enum stage_result stage_answer(struct request *r);
 enum stage_result stage_forward(struct request *r);

@@ -8,6 +8,7 @@
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/exchange_impl.h"
+#include "gateway/upstream/tunnel.h"
 #include "gateway/upstream/upconn.h"
 #include "lib/clock.h"
 
@@ -250,23 +251,33 @@ static bool is_connection_field(enum http_name id)
 	}
 }
 
-bool exchange_begin_response(struct exchange *x, const struct exchange_head *head)
+/* The fields of a head without those that belong to our connection. */
+static bool copy_head(struct request *r, const struct exchange_head *head)
 {
-	struct request *r = x->r;
 	struct headers *headers = &r->response.headers;
 	size_t kept = 0;
 
-	r->answered_ns = clock_mono_ns();
-	if (!response_init(r, head->status, head->fields, head->field_count)) {
-		exchange_give_up(x, 503, REASON_INTERNAL, "out of memory");
+	if (!response_init(r, head->status, head->fields, head->field_count))
 		return false;
-	}
 	headers_strip_hop_by_hop(headers);
 	for (size_t i = 0; i < headers->count; i++) {
 		if (!is_connection_field(headers->fields[i].id))
 			headers->fields[kept++] = headers->fields[i];
 	}
 	headers->count = kept;
+	return true;
+}
+
+bool exchange_begin_response(struct exchange *x, const struct exchange_head *head)
+{
+	struct request *r = x->r;
+
+	r->answered_ns = clock_mono_ns();
+	if (!copy_head(r, head)) {
+		exchange_give_up(x, 503, REASON_INTERNAL, "out of memory");
+		return false;
+	}
+	r->is_tunnel = head->status == 101;
 	r->response.has_body = head->has_body;
 	/* HEAD and 304 announce a length without sending it; 204 has none (RFC 9110 8.6). */
 	r->response.has_length = head->has_length && head->status != 204;
@@ -299,6 +310,38 @@ void exchange_take_trailers(struct exchange *x, const struct headers *trailers)
 		memcpy(h->fields, trailers->fields, h->count * sizeof(*h->fields));
 	headers_strip_trailers(h);
 	headers_rules_strip(r->route->response, h);
+}
+
+/*
+ * To the client as RFC 9110 15.2 has it, but for 100: it was told to continue by us, if it asked at
+ * all. One for which there is no room is left out, they are only hints.
+ */
+void exchange_pass_interim(struct exchange *x, const struct exchange_head *head)
+{
+	struct request *r = x->r;
+
+	if (head->status == 100 || !copy_head(r, head) || !pipeline_response(r))
+		return;
+	r->down->interim(r);
+}
+
+void exchange_become_tunnel(struct exchange *x, const struct exchange_head *head, size_t len)
+{
+	struct request *r = x->r;
+	struct service *service = service_get(x->service);
+	struct endpoint *endpoint = x->endpoint;
+	struct upconn *u = x->h1.u;
+	uint64_t latency_us = (clock_mono_ns() - x->attempt_ns) / 1000;
+
+	if (!exchange_begin_response(x, head)) {
+		service_put(service);
+		return;
+	}
+	buf_consume(&u->in, len);
+	x->h1.u = NULL;
+	x->endpoint = NULL;
+	detach(x);
+	tunnel_start(r, u, service, endpoint, latency_us);
 }
 
 static void sink_resume(struct request *r)

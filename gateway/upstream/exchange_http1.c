@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "gateway/upstream/exchange_impl.h"
+#include "gateway/upstream/tunnel.h"
 #include "gateway/upstream/upconn.h"
 
 /* --- the request head
@@ -22,7 +23,7 @@ static bool h1_prepare(struct exchange *x)
 {
 	struct request *r = x->r;
 	struct str path = r->upstream_path;
-	size_t size = r->method.len + path.len + r->query.len + r->authority.len + 128;
+	size_t size = r->method.len + path.len + r->query.len + r->authority.len + 192;
 	char length[24];
 	char *head, *at;
 
@@ -66,6 +67,8 @@ static bool h1_prepare(struct exchange *x)
 		put(&at, STR("Transfer-Encoding: chunked\r\n"));
 		x->is_chunked = true;
 	}
+	if (r->websocket_accept.p)
+		put(&at, STR("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
 	put(&at, STR("\r\n"));
 	x->h1.head = str_of(head, (size_t)(at - head));
 	return true;
@@ -105,12 +108,34 @@ static void h1_send(struct exchange *x)
 
 /* --- receiving ----------------------------------------------------------------------------- */
 
+static struct exchange_head describe(const struct http1_head *head)
+{
+	return (struct exchange_head) {
+		.status = head->status,
+		.fields = head->fields,
+		.field_count = head->field_count,
+		.has_body = head->framing != HTTP1_NO_BODY || head->status == 101,
+		.has_length = head->has_content_length,
+		.length = head->content_length,
+	};
+}
+
+/* Whether a final or switching answer is one that this request can have. */
+static bool is_possible(const struct request *r, const struct http1_head *head)
+{
+	if (head->status == 101)
+		return tunnel_is_agreed(r, head);
+	/* To the client of an extended CONNECT a 2xx would mean that its WebSocket is open. */
+	return !r->is_connect || head->status < 200 || head->status > 299;
+}
+
 /* Reads the heads that are there: interim ones, which end here, and the final one. */
 static void receive_head(struct exchange *x)
 {
 	static __thread struct http1_head head;
 	struct request *r = x->r;
 	struct upconn *u = x->h1.u;
+	struct exchange_head told;
 	long len;
 
 	for (;;) {
@@ -118,14 +143,16 @@ static void receive_head(struct exchange *x)
 					   &http1_default_limits, r->method_id);
 		if (len == 0)
 			return;
-		if (len < 0 || head.status == 101) {
+		if (len < 0 || !is_possible(r, &head)) {
 			exchange_attempt_failed(x, 502, REASON_SERVICE_GARBAGE,
 						"the service sent an invalid response");
 			return;
 		}
 		x->h1.scan = (struct http1_scan) { 0 };
-		if (head.status >= 200)
+		told = describe(&head);
+		if (head.status == 101 || head.status >= 200)
 			break;
+		exchange_pass_interim(x, &told);
 		buf_consume(&u->in, (size_t)len);
 		if (++x->interim > EXCHANGE_INTERIM_MAX) {
 			exchange_attempt_failed(x, 502, REASON_SERVICE_GARBAGE,
@@ -133,15 +160,12 @@ static void receive_head(struct exchange *x)
 			return;
 		}
 	}
+	if (head.status == 101) {
+		exchange_become_tunnel(x, &told, (size_t)len);
+		return;
+	}
 	x->h1.response_keeps = head.keeps_alive && head.framing != HTTP1_UNTIL_CLOSE;
-	if (!exchange_begin_response(x, &(struct exchange_head) {
-						.status = head.status,
-						.fields = head.fields,
-						.field_count = head.field_count,
-						.has_body = head.framing != HTTP1_NO_BODY,
-						.has_length = head.has_content_length,
-						.length = head.content_length,
-					}))
+	if (!exchange_begin_response(x, &told))
 		return;
 	buf_consume(&u->in, (size_t)len);
 	http1_body_init(&x->h1.decoder, &head);

@@ -262,6 +262,12 @@ static void on_fields_end(struct h2stream *s, bool is_last)
 	}
 	if (h2->status >= 200)
 		take_head(x, is_last);
+	else
+		exchange_pass_interim(x, &(struct exchange_head) {
+						 .status = h2->status,
+						 .fields = h2->answer.fields,
+						 .field_count = h2->answer.count,
+					 });
 	h2->answer = (struct headers) { 0 };
 	h2->answer_bytes = 0;
 }

@@ -120,6 +120,11 @@ void exchange_body_moved(struct exchange *x);
 bool exchange_begin_response(struct exchange *x, const struct exchange_head *head);
 /* Trailers of the response came. The fields are copied, their bytes are not. */
 void exchange_take_trailers(struct exchange *x, const struct headers *trailers);
+/* An interim head (1xx but 101), which goes on to the client where it may. */
+void exchange_pass_interim(struct exchange *x, const struct exchange_head *head);
+/* The service switched protocols (101): sends the head, of `len` bytes on the connection, which is
+ * a tunnel from then on. HTTP/1.1 only. */
+void exchange_become_tunnel(struct exchange *x, const struct exchange_head *head, size_t len);
 /* The response is complete. */
 void exchange_finish(struct exchange *x);
 /* The attempt failed: another one if that is safe, else this answer. */

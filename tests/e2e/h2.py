@@ -5,6 +5,7 @@ Response heads are not decoded but for the status. Standard library only.
 """
 
 import socket
+import ssl
 import struct
 import time
 
@@ -98,11 +99,13 @@ def huffman_digits(data):
 
 
 class Session:
-    """One connection with prior knowledge; nothing is sent that the test does not ask for."""
+    """One connection, with prior knowledge or `tls`; nothing is sent that the test does not ask for."""
 
-    def __init__(self, port, settings=(), timeout_s=10.0):
+    def __init__(self, port, settings=(), timeout_s=10.0, tls=None, server_name=None):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:  # a context whose ALPN is h2
+            self.sock = tls.wrap_socket(self.sock, server_hostname=server_name)
         self.timeout_s = timeout_s
         self.buffer = b""
         self.is_closed = False
@@ -131,7 +134,7 @@ class Session:
         while len(self.buffer) < 9 or len(self.buffer) < 9 + self._length():
             try:
                 data = self.sock.recv(65536)
-            except ConnectionError:
+            except (ConnectionError, ssl.SSLEOFError):
                 data = b""
             if not data:
                 self.is_closed = True
