@@ -52,9 +52,10 @@ struct http2 {
 	bool is_leaving;      /* the end was announced */
 	bool is_gone;         /* GOAWAY with the last stream is out */
 	struct loop_timer shutdown;
-	uint64_t frame_skip; /* bytes until the next frame begins */
-	uint32_t frame_len;  /* of which frame_len_have of 3 bytes are read */
-	unsigned frame_len_have;
+	uint64_t frame_skip;                  /* bytes until the next frame begins */
+	unsigned char frame_head[FRAME_HEAD]; /* of which frame_head_have bytes are read */
+	unsigned frame_head_have;
+	unsigned frames; /* begun since they were paid for */
 	struct h2guard guard;
 	size_t out_total; /* response bytes of all streams that are not in frames yet */
 };
@@ -124,30 +125,31 @@ static void spend(struct http2 *h, int amount)
 }
 
 /*
- * How many frames begin in these bytes. Counted here, because nghttp2 tells only of those that it
- * knows: a flood of others would be free.
+ * Reads on in `bytes` from `at`, counting the frames that begin: nghttp2 tells only of those that
+ * it knows, and a flood of others would be free. Stops behind the header of a DATA frame.
  */
-static unsigned count_frames(struct http2 *h, struct str bytes)
+static size_t scan_frames(struct http2 *h, struct str bytes, size_t at, bool *is_data)
 {
-	unsigned count = 0;
+	*is_data = false;
+	while (at < bytes.len && !*is_data) {
+		unsigned char *head = h->frame_head;
 
-	while (bytes.len) {
-		size_t skip = (size_t)MIN(h->frame_skip, (uint64_t)bytes.len);
+		if (h->frame_skip) {
+			size_t skip = (size_t)MIN(h->frame_skip, (uint64_t)(bytes.len - at));
 
-		if (skip == 0) {
-			h->frame_len = h->frame_len << 8 | (unsigned char)bytes.p[0];
-			skip = 1;
-			if (++h->frame_len_have == 3) {
-				h->frame_skip = FRAME_HEAD - 3 + h->frame_len;
-				h->frame_len = h->frame_len_have = 0;
-				count++;
-			}
-		} else {
 			h->frame_skip -= skip;
+			at += skip;
+			continue;
 		}
-		bytes = str_sub(bytes, skip, bytes.len);
+		head[h->frame_head_have++] = (unsigned char)bytes.p[at++];
+		if (h->frame_head_have < FRAME_HEAD)
+			continue;
+		h->frame_head_have = 0;
+		h->frame_skip = (uint64_t)head[0] << 16 | (uint64_t)head[1] << 8 | head[2];
+		h->frames++;
+		*is_data = head[3] == NGHTTP2_DATA;
 	}
-	return count;
+	return at;
 }
 
 /* --- streams --------------------------------------------------------------------------------- */
@@ -882,23 +884,59 @@ static void on_reset_frame(struct http2 *h, const nghttp2_frame *frame)
 	spend(h, COST_RESET);
 }
 
-/* Before anything of a frame is handled. */
-static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+/* False when the client must not send this frame on this stream now: the connection ends. */
+static bool guard_frame(struct http2 *h, int32_t id, bool is_headers)
 {
-	struct http2 *h = arg;
-	const struct stream *s = nghttp2_session_get_stream_user_data(session, hd->stream_id);
+	const struct stream *s = nghttp2_session_get_stream_user_data(h->session, id);
 	enum h2guard_stream state = !s ? H2GUARD_NONE : s->has_end ? H2GUARD_HALF : H2GUARD_OPEN;
 	uint32_t error;
 
 	/* After GOAWAY streams may come that are beyond it and never known. */
-	if (h->is_gone || (hd->type != NGHTTP2_HEADERS && hd->type != NGHTTP2_DATA))
-		return 0;
-	error = h2guard_check(&h->guard, hd->stream_id, hd->type == NGHTTP2_HEADERS, state);
-	if (error == 0)
-		return 0;
-	nghttp2_session_terminate_session2(session,
-					   nghttp2_session_get_last_proc_stream_id(session), error);
-	return NGHTTP2_ERR_CALLBACK_FAILURE;
+	if (h->is_gone)
+		return true;
+	error = h2guard_check(&h->guard, id, is_headers, state);
+	if (error)
+		nghttp2_session_terminate_session2(
+			h->session, nghttp2_session_get_last_proc_stream_id(h->session), error);
+	return error == 0;
+}
+
+static int on_begin_frame(nghttp2_session *session, const nghttp2_frame_hd *hd, void *arg)
+{
+	(void)session;
+	return hd->type != NGHTTP2_HEADERS || guard_frame(arg, hd->stream_id, true)
+		       ? 0
+		       : NGHTTP2_ERR_CALLBACK_FAILURE;
+}
+
+/*
+ * Feeds nghttp2, but for the last byte of each DATA frame's header: it tells nothing of DATA on
+ * streams that it forgot, so these are looked at when all that came before was handled.
+ */
+static ssize_t feed(struct http2 *h, struct str bytes)
+{
+	size_t scanned = 0, fed = 0;
+
+	while (fed < bytes.len) {
+		bool is_data;
+		size_t to;
+		ssize_t n;
+
+		scanned = scan_frames(h, bytes, scanned, &is_data);
+		to = is_data ? scanned - 1 : scanned;
+		n = nghttp2_session_mem_recv(h->session, (const uint8_t *)bytes.p + fed, to - fed);
+		if (n < 0)
+			return n;
+		fed = to;
+		if (is_data &&
+		    !guard_frame(h,
+				 (int32_t)((uint32_t)(h->frame_head[5] & 0x7f) << 24 |
+					   (uint32_t)h->frame_head[6] << 16 |
+					   (uint32_t)h->frame_head[7] << 8 | h->frame_head[8]),
+				 false))
+			return NGHTTP2_ERR_PROTO;
+	}
+	return (ssize_t)fed;
 }
 
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *arg)
@@ -1107,14 +1145,14 @@ static bool receive(struct http2 *h)
 	struct conn *c = h->conn;
 	ssize_t n;
 
-	n = nghttp2_session_mem_recv(h->session, (const uint8_t *)buf_data(&c->in),
-				     buf_len(&c->in));
+	n = feed(h, buf_str(&c->in));
 	/* nghttp2's own bound on answers that wait, reached within one read. */
 	if (n == NGHTTP2_ERR_FLOODED)
 		spend(h, PATIENCE_FULL);
 	if (n < 0)
 		return false;
-	spend(h, COST_FRAME * (int)count_frames(h, str_of(buf_data(&c->in), (size_t)n)));
+	spend(h, COST_FRAME * (int)h->frames);
+	h->frames = 0;
 	if (h->patience <= 0)
 		return false;
 	buf_consume(&c->in, (size_t)n);

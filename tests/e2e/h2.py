@@ -101,7 +101,8 @@ def huffman_digits(data):
 class Session:
     """One connection, with prior knowledge or `tls`; nothing is sent that the test does not ask for."""
 
-    def __init__(self, port, settings=(), timeout_s=10.0, tls=None, server_name=None):
+    def __init__(self, port, settings=(), timeout_s=10.0, tls=None, server_name=None,
+                 first=None):
         self.sock = socket.create_connection(("127.0.0.1", port), timeout_s)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:  # a context whose ALPN is h2
@@ -110,7 +111,7 @@ class Session:
         self.buffer = b""
         self.is_closed = False
         payload = b"".join(struct.pack("!HI", *setting) for setting in settings)
-        self.send(PREFACE + frame(SETTINGS, 0, 0, payload))
+        self.send(first or PREFACE + frame(SETTINGS, 0, 0, payload))
 
     def __enter__(self):
         return self
