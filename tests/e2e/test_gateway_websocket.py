@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-import client
 import h2
 import websocket
 from procs import wait_until
