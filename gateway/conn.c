@@ -86,10 +86,6 @@ static void conn_on_timer(struct loop_timer *timer)
 	struct conn *c = container_of(timer, struct conn, timer);
 	uint64_t now = loop_now_ms(c->worker->loop);
 
-	if (c->awaits_proxy)
-		metrics_inc(&c->worker->counters.proxy_refused, 1);
-	else if (!c->proto)
-		metrics_inc(&c->worker->counters.handshakes_failed[TLS_FAILED_TIMEOUT], 1);
 	if (now >= c->stall_ms) {
 		conn_close(c);
 		return;
@@ -100,6 +96,10 @@ static void conn_on_timer(struct loop_timer *timer)
 		return;
 	}
 	c->deadline_ms = UINT64_MAX;
+	if (c->awaits_proxy)
+		metrics_inc(&c->worker->counters.proxy_refused, 1);
+	else if (!c->proto)
+		metrics_inc(&c->worker->counters.handshakes_failed[TLS_FAILED_TIMEOUT], 1);
 	if (!c->proto || c->is_finishing)
 		conn_close(c);
 	else

@@ -192,8 +192,12 @@ static int add_service(struct tls_files *t, const struct gw_service_tls *tls, st
 struct tls_files *tls_files_new(const struct gw_conf *conf, struct err *err)
 {
 	struct tls_files *t = calloc(1, sizeof(*t));
-	int rc = t ? 0 : err_set(err, -ENOMEM, "out of memory");
+	int rc = 0;
 
+	if (!t) {
+		err_set(err, -ENOMEM, "out of memory");
+		return NULL;
+	}
 	for (size_t i = 0; rc == 0 && i < conf->listeners_count; i++) {
 		if (conf->listeners[i].tls)
 			rc = add_listener(t, conf->listeners[i].tls, err);

@@ -102,6 +102,9 @@ static int set_more(struct tls_client *c, const struct tls_client_options *o, st
 	bool ok = make_digest(c, o);
 
 	if (o->is_pooled) {
+		/* Here and not when it is first used, which would be in several threads. */
+		if (session_index() < 0)
+			ok = false;
 		SSL_CTX_set_mode(c->ctx, SSL_MODE_RELEASE_BUFFERS);
 		SSL_CTX_set_read_ahead(c->ctx, 1);
 		SSL_CTX_set_session_cache_mode(c->ctx,
@@ -131,11 +134,9 @@ struct tls_client *tls_client_new(const struct tls_client_options *o, struct err
 	c->refs = 1;
 	c->verify = o->verify;
 	SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION);
+	/* Not SSL_OP_IGNORE_UNEXPECTED_EOF: an answer that ends with the connection could be cut
+	 * short by anybody, unseen. */
 	SSL_CTX_set_options(c->ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
-	/* Without it an answer that ends with the connection could be cut short by anybody, unseen.
-	 */
-	if (!o->is_pooled)
-		SSL_CTX_set_options(c->ctx, SSL_OP_IGNORE_UNEXPECTED_EOF);
 	SSL_CTX_set_mode(c->ctx,
 			 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_session_cache_mode(c->ctx, SSL_SESS_CACHE_OFF);

@@ -243,7 +243,7 @@ static uint64_t policy_id(const struct tls_policy *p)
 static bool make_id(unsigned char out[TLS_DIGEST_LEN], const struct tls_set *set, uint64_t policy,
 		    struct str host)
 {
-	unsigned char bytes[(KEY_KINDS + 1) * TLS_DIGEST_LEN + sizeof(policy)];
+	unsigned char bytes[(KEY_KINDS + 1UL) * TLS_DIGEST_LEN + sizeof(policy)];
 	size_t len = 0;
 
 	for (size_t i = 0; i < KEY_KINDS; i++, len += TLS_DIGEST_LEN)
