@@ -194,7 +194,8 @@ endif
 LINT_SKELETONS := $(patsubst %.bpf.c,$(OUT)/skel/%.skel.h,$(notdir $(wildcard bpf/*.bpf.c tests/bench/*.bpf.c)))
 .PHONY: lint-run
 lint:
-	@scripts/install-deps.sh build check lint && $(MAKE) -s --no-print-directory lint-run
+	@scripts/install-deps.sh build check lint
+	@$(MAKE) -s --no-print-directory lint-run
 lint-run: export LINT_CFLAGS = $(CPPFLAGS) -std=gnu17
 lint-run: export LINT_BPF_CFLAGS = $(BPF_CFLAGS)
 lint-run: $(LINT_SKELETONS)

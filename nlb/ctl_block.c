@@ -53,11 +53,26 @@ static int run_unblock(const struct nlbctl_options *o, char **args)
 	return status;
 }
 
+/* "45 s", "9 min 30 s", "1 h 59 min", "2 d 3 h": exact enough to know when. */
+static const char *time_text(json_int_t s, char out[static 32])
+{
+	if (s < 60)
+		snprintf(out, 32, "%lld s", s);
+	else if (s < 3600)
+		snprintf(out, 32, "%lld min %lld s", s / 60, s % 60);
+	else if (s < 86400)
+		snprintf(out, 32, "%lld h %lld min", s / 3600, s / 60 % 60);
+	else
+		snprintf(out, 32, "%lld d %lld h", s / 86400, s / 3600 % 24);
+	return out;
+}
+
 static int print_blocked(const json_t *document)
 {
 	static const char *const header[] = { "SOURCE", ">ENDS IN", ">DROPPED", NULL };
 	const json_t *row, *rows = document;
 	struct table *t;
+	char time[32];
 	size_t i;
 
 	if (json_is_object(document))
@@ -74,7 +89,7 @@ static int print_blocked(const json_t *document)
 
 		table_cell(t, "%s", nlbctl_text(row, "cidr"));
 		if (json_is_integer(left))
-			table_cell(t, "%lld s", json_integer_value(left));
+			table_cell(t, "%s", time_text(json_integer_value(left), time));
 		else
 			table_cell(t, "-");
 		table_cell(t, "%lld", nlbctl_number(row, "dropped"));
@@ -98,7 +113,7 @@ const struct command command_block = {
 	.run = run_block,
 	.summary = "drop every packet of these sources",
 	.help = "Options:\n"
-		"  --for TIME  only for so long: 30s, 10m, 2h, 1d\n"
+		"  --for TIME  only for so long: 30s, 10m, 2h, 1d; a number alone is seconds\n"
 		"\n"
 		"An address or a prefix, for all VIPs. Of several that hold a source the longest\n"
 		"counts. Used again for the same prefix it sets the time anew.\n"

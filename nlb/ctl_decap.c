@@ -75,6 +75,9 @@ static int cmd_attach(const struct nlbctl_options *o, char **args)
 	if (!if_nametoindex(args[0]))
 		return nlbctl_failf("interface %s does not exist (ip link shows those there are)",
 				    args[0]);
+	if (strcmp(args[0], "lo") == 0)
+		return nlbctl_misuse("decap attach lo: tunnelled packets come by the interface "
+				     "that leads to the load balancers, not by lo");
 	if (!o->source_count)
 		return nlbctl_misuse("decap attach %s: at least one --source is needed", args[0]);
 	if (parse_prefixes(settings->sources, o->sources, o->source_count, false, "--source") ||

@@ -58,7 +58,10 @@ static void report_foreign(struct doctor *d, const struct doctor_interface *i, u
 	struct bpf_prog_info info;
 	bool is_known = program_info(id, &info);
 
-	doctor_text(remedy, "ip link set dev %s xdp off; then %s", i->name, i->remedy);
+	doctor_text(remedy,
+		    "ip link set dev %s xdp off; then %s (where a BPF link holds it: bpftool link "
+		    "detach id, with the number that bpftool link shows)",
+		    i->name, i->remedy);
 	doctor_found(d, DOCTOR_BAD, "program", remedy,
 		     "%s has an XDP program of somebody else (\"%s\", id %u) where ours should be",
 		     i->name, is_known && info.name[0] ? info.name : "?", id);

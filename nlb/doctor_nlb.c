@@ -526,7 +526,8 @@ static void check_flow_table(struct nlb_host *h)
 			     "%" PRIu64 " of %" PRIu64 " entries in use: older ones are pushed out",
 			     used, capacity);
 	else
-		doctor_good(h->d, "flow-table", "%" PRIu64 " MiB%s", bytes >> 20,
+		doctor_good(h->d, "flow-table", "%" PRIu64 " %s%s",
+			    bytes >> 20 ? bytes >> 20 : bytes >> 10, bytes >> 20 ? "MiB" : "KiB",
 			    capacity ? ", room left" : "");
 }
 

@@ -187,7 +187,9 @@ static int check_foreign(const struct pins *p, struct err *err)
 	return err_set(
 		err, -EBUSY,
 		"interface %s has an XDP program of somebody else (\"%s\", id %u), which is never "
-		"replaced; take it off first: ip link set dev %s xdp off",
+		"replaced; take it off first: ip link set dev %s xdp off (where a BPF link holds "
+		"it: "
+		"bpftool link detach id, with the number that bpftool link shows)",
 		p->interface, name, id, p->interface);
 }
 
@@ -462,7 +464,8 @@ static int attach_anew(struct pins *p, int prog_fd, enum pins_mode *mode, struct
 		return err_set(
 			err, rc,
 			"interface %s has an XDP program of somebody else; take it off first: "
-			"ip link set dev %s xdp off",
+			"ip link set dev %s xdp off, or bpftool link detach id, with the number "
+			"that bpftool link shows",
 			p->interface, p->interface);
 	if (rc && link_feature(p->interface, "rx-lro") == 1)
 		return err_set(err, rc,

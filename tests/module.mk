@@ -60,17 +60,20 @@ check-unit check-bpf check-e2e:
 # The packet tests under Debian's stock kernel, in a virtual machine.
 .PHONY: check-vm
 check-vm:
-	@scripts/install-deps.sh build check vm && $(MAKE) -s --no-print-directory programs tests && \
-		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/vm/run.py $(KERNEL)
+	@scripts/install-deps.sh build check vm
+	@$(MAKE) -s --no-print-directory programs tests
+	@GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/vm/run.py $(KERNEL)
 asan tsan:
 	@$(MAKE) -s --no-print-directory SAN=$@ check
 
 demo:
-	@scripts/install-deps.sh build demo && $(MAKE) -s --no-print-directory programs $(LAB_BPF) && \
-		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/e2e/demo.py
+	@scripts/install-deps.sh build demo
+	@$(MAKE) -s --no-print-directory programs $(LAB_BPF)
+	@GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/e2e/demo.py
 lab:
-	@scripts/install-deps.sh build demo && $(MAKE) -s --no-print-directory programs $(LAB_BPF) && \
-		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/e2e/demo.py --lab
+	@scripts/install-deps.sh build demo
+	@$(MAKE) -s --no-print-directory programs $(LAB_BPF)
+	@GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/e2e/demo.py --lab
 lab-down:
 	@/usr/bin/python3 tests/e2e/demo.py --down
 

@@ -344,6 +344,11 @@ def test_trace_names_allow_lists_and_limits(make_chain):
         talk.close()
 
 
+def test_decap_is_not_for_the_loopback(tool):
+    said, status = tool.refused("decap", "attach", "lo", "--source", "10.0.0.2")
+    assert "decap attach lo" in said and "not by lo" in said and status == 2
+
+
 def test_trace_wants_two_ends(tool):
     for words, sentence in (
         (["198.51.100.7", f"{VIP}:443"], 'the source "198.51.100.7" is not ADDRESS:PORT'),
@@ -365,11 +370,17 @@ def test_trace_wants_two_ends(tool):
 def test_block_list_for_people(tool):
     assert tool.say("blocked") == "nothing is blocked\n"
     tool.say("block", "192.0.2.7")
-    tool.say("block", "2001:db8::/32", "--for", "2h")
+    tool.say("block", "2001:db8::/32", "--for", "119m")
     lines = sorted(line.split() for line in tool.say("blocked").splitlines())
     assert ["192.0.2.7", "-", "0"] in lines
-    ((_, seconds, unit, _),) = [line for line in lines if line[0] == "2001:db8::/32"]
-    assert 7190 <= int(seconds) <= 7200 and unit == "s"
+    ((_, hours, unit, minutes, minute, _),) = [line for line in lines if line[0] == "2001:db8::/32"]
+    assert (hours, unit, minute) == ("1", "h", "min") and minutes in ("58", "59")
+    tool.say("block", "192.0.2.8", "--for", "5")
+    ((_, seconds, unit, _),) = [
+        line.split() for line in tool.say("blocked").splitlines() if line.startswith("192.0.2.8")
+    ]
+    assert int(seconds) <= 5 and unit == "s"
+    tool.say("unblock", "192.0.2.8")
     assert len(tool.json("blocked")) == 2
     assert tool.say("unblock", "192.0.2.7") == "unblocked\n"
     assert "192.0.2.7" not in tool.say("blocked")
