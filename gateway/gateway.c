@@ -463,6 +463,8 @@ void gateway_fini(struct gateway *g)
 	handover_free(&g->handover);
 	upgrade_free(&g->upgrade);
 	for (unsigned i = 0; i < g->worker_count; i++)
+		worker_join(g->workers[i]);
+	for (unsigned i = 0; i < g->worker_count; i++)
 		worker_free(g->workers[i]);
 	free(g->workers);
 	record_writer_free(&g->records);

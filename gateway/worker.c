@@ -479,12 +479,18 @@ int worker_start(struct worker *w, struct worker_conf *conf)
 	return rc;
 }
 
+void worker_join(struct worker *w)
+{
+	if (w->has_thread)
+		pthread_join(w->thread, NULL);
+	w->has_thread = false;
+}
+
 void worker_free(struct worker *w)
 {
 	if (!w)
 		return;
-	if (w->has_thread)
-		pthread_join(w->thread, NULL);
+	worker_join(w);
 	if (w->loop) {
 		while (!list_empty(&w->conns))
 			conn_close(container_of(w->conns.next, struct conn, node));

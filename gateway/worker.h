@@ -135,6 +135,9 @@ struct service_member;
 void worker_post_members(struct worker *w, struct str service, const struct service_member *members,
 			 size_t count);
 /* Waits for the thread, which must have been drained (or never started). */
+void worker_join(struct worker *w);
+/* After the join. Of all workers first: each tells the main loop of its end by a task within
+ * itself. */
 void worker_free(struct worker *w);
 
 /* Main thread: builds contexts and services for one worker; NULL with the sentence in err. */

@@ -99,6 +99,8 @@ def test_other_number_of_workers(own_rig, running, workers):
 
 def test_connections_that_wait_in_the_queues_are_served(own_rig, running):
     """Made all the while: some are in the sockets' queues when the processes change."""
+    own_rig.config["drain_idle_ms"] = 30000  # their requests come when all is over
+    own_rig.reload()
     done = subprocess.Popen(
         [*running.prefix, running.ctl, "--socket", own_rig.config["admin"]["socket"], "upgrade"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -200,8 +202,8 @@ def test_drain_ends_an_upgrade_in_progress(own_rig, running, registry):
         wait_until(lambda: new.pid in serving_pids(own_rig.ports["plain"]), "it has the sockets")
         assert own_rig.ask("GET", "/ping").status == 200, "served by the old one"
         assert own_rig.proc.stop() == 0
-        assert new.wait(10) == 1
-        assert "has ended" in new.stderr.read()
+        status, said = new.wait(10), new.stderr.read()
+        assert status == 1 and "has ended" in said, said
     finally:
         new.kill()
         new.wait()
