@@ -17,7 +17,7 @@
  * A second PING into the same silence only after this long: gRPC servers take more frequent ones
  * for abuse and close.
  */
-#define PING_REPEAT_MS (5 * 60 * 1000UL)
+#define PING_REPEAT_MS (5UL * 60 * 1000)
 
 struct h2conn {
 	struct upconn *u; /* the bytes; owned */
