@@ -473,6 +473,9 @@ static void conn_on_event(struct loop_io *io, uint32_t events)
 	struct conn *c = container_of(io, struct conn, io);
 
 	if (events & EPOLLERR || (events & (EPOLLHUP | EPOLLIN)) == EPOLLHUP) {
+		if (c->ssl && !c->proto && !c->awaits_proxy)
+			metrics_inc(&c->worker->counters.handshakes_failed[TLS_FAILED_PEER_CLOSED],
+				    1);
 		conn_close(c);
 		return;
 	}
