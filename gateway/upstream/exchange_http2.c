@@ -102,7 +102,7 @@ static bool h2_prepare(struct exchange *x)
 	if (!nv || !target.p)
 		return false;
 	nv[n++] = nv_of(STR(":method"), r->method);
-	nv[n++] = nv_of(STR(":scheme"), STR("http"));
+	nv[n++] = nv_of(STR(":scheme"), r->service->tls ? STR("https") : STR("http"));
 	nv[n++] = nv_of(STR(":authority"), r->authority);
 	nv[n++] = nv_of(STR(":path"), target);
 	if (!put_fields(r, &r->headers, nv, &n))

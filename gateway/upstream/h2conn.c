@@ -659,6 +659,11 @@ int h2conn_attach(struct h2stream *s, struct service *service, struct endpoint *
 
 	for (struct list *at = e->h2conns.next; at != &e->h2conns; at = at->next) {
 		c = container_of(at, struct h2conn, node);
+		/* A reload changed how this service is to be spoken to. */
+		if (c->u->tls != service->tls) {
+			c->is_leaving = true;
+			kick(c);
+		}
 		if (c->is_leaving || room_of(c) == 0)
 			continue;
 		metrics_inc(&c->worker->counters.upstream_reuses, 1);
