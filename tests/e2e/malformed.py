@@ -92,6 +92,7 @@ MALFORMED = [
     ("chunk-size-leading-space", _chunked(b" 5\r\nhello\r\n0\r\n\r\n"), {400}),
     ("chunk-size-trailing-space", _chunked(b"5 \r\nhello\r\n0\r\n\r\n"), {400}),
     ("chunk-size-empty", _chunked(b"\r\nhello\r\n0\r\n\r\n"), {400}),
+    ("chunk-size-empty-at-the-end", _chunked(b"\r\n\r\n"), {400}),
     ("chunk-size-word", _chunked(b"xyz\r\nhello\r\n0\r\n\r\n"), {400}),
     ("chunk-size-overflow", _chunked(b"10000000000000005\r\nhello\r\n0\r\n\r\n"), {400, 413}),
     ("chunk-size-bare-lf", _chunked(b"5\nhello\r\n0\r\n\r\n"), {400}),
