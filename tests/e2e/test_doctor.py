@@ -283,6 +283,7 @@ def test_next_hop_that_does_not_answer(doctor):
     doctor.nlb.ip("neigh", "flush", "dev", "eth0")
     try:
         doctor.chain.wait_state("gw2", "unresolved", 10.0)
+        doctor.chain.wait_state("gw1", "up", 10.0)  # it was flushed too, for a moment
         found = doctor.finds(doctor.nlb, ["next-hop"])
         assert "gw2 (10.0.0.12): the MAC address of 10.0.0.12 is not known on eth0" in (
             found["next-hop"]["text"]
