@@ -11,9 +11,9 @@
 #define CHOICES       3
 #define EARLIER_COUNT 2
 
-static void add_earlier(struct nlb_slot *slot, uint16_t id, const bool *takes_known)
+static void add_earlier(struct nlb_slot *slot, uint16_t id, const bool *may_be_named)
 {
-	if (!id || id >= NLB_MAX_GATEWAYS || !takes_known[id] || id == slot->gateway)
+	if (!id || id >= NLB_MAX_GATEWAYS || !may_be_named[id] || id == slot->gateway)
 		return;
 	for (unsigned i = 0; i < EARLIER_COUNT; i++) {
 		if (slot->earlier[i] == id)
@@ -35,16 +35,31 @@ static uint16_t flags_after(const struct nlb_slot *slot, const struct nlb_slot *
 	return before->flags;
 }
 
-/*
- * Owners of before, the latest first. Those noted before only as next choices are forgotten when
- * the slot never moved: then the choices of this pool are better guesses.
- */
-static void add_history(struct nlb_slot *slot, const struct nlb_slot *before,
-			const bool *takes_known)
+/* Who has had a slot for no longer was its owner for a moment: the slot's clock counts minutes. */
+#define BRIEF_MIN 1
+
+static bool is_brief(const struct nlb_slot *slot, uint64_t now_min)
 {
-	add_earlier(slot, before->gateway, takes_known);
+	uint64_t age = (now_min - (slot->flags & NLB_SLOT_TIME_MASK)) & NLB_SLOT_TIME_MASK;
+
+	return (slot->flags & NLB_SLOT_MOVED) && age <= BRIEF_MIN;
+}
+
+/*
+ * Owners of before, the latest first; but one that had the slot only for a moment has few of its
+ * connections, and several changes in a row must not push out the one that has nearly all. Members
+ * that fail their checks are kept in mind: packets do not go there meanwhile, and when it was only
+ * the check that failed, their connections are still there. Those noted before only as next choices
+ * are forgotten when the slot never moved: then the choices of this pool are better guesses.
+ */
+static void add_history(struct nlb_slot *slot, const struct nlb_slot *before, const bool *is_member,
+			uint64_t now_min)
+{
+	if (is_brief(before, now_min))
+		add_earlier(slot, before->earlier[0], is_member);
+	add_earlier(slot, before->gateway, is_member);
 	for (unsigned i = 0; i < EARLIER_COUNT && (before->flags & NLB_SLOT_MOVED); i++)
-		add_earlier(slot, before->earlier[i], takes_known);
+		add_earlier(slot, before->earlier[i], is_member);
 }
 
 /* Members by what they are, not by where they stand in the list. */
@@ -151,7 +166,7 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 	uint16_t *choices = calloc(NLB_RING_SLOTS, sizeof(*choices) * CHOICES);
 	CLEANUP(cleanup_free) uint16_t *owners = calloc(NLB_RING_SLOTS, sizeof(*owners));
 	CLEANUP(cleanup_free) struct maglev_node *nodes = calloc(count + 1, sizeof(*nodes));
-	bool takes_known[NLB_MAX_GATEWAYS] = { false };
+	bool takes_known[NLB_MAX_GATEWAYS] = { false }, is_member[NLB_MAX_GATEWAYS] = { false };
 	int moved = 0, err;
 
 	if (!choices || !owners || !nodes)
@@ -161,6 +176,7 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 			return -EINVAL;
 		nodes[i].identity = members[i].identity;
 		nodes[i].weight = members[i].weight;
+		is_member[members[i].id] = true;
 		takes_known[members[i].id] = members[i].takes_known;
 	}
 	err = maglev_build(choices, NLB_RING_SLOTS, CHOICES, nodes, count, key);
@@ -176,10 +192,12 @@ int ring_build(struct nlb_slot *out, const struct nlb_slot *before,
 		*slot = (struct nlb_slot) { 0 };
 		if (owners[s] != MAGLEV_NONE)
 			slot->gateway = members[owners[s]].id;
+		/* In the beginning nobody is an owner of a moment: nobody has been before. */
 		if (before)
-			slot->flags = flags_after(slot, &before[s], now_min);
+			slot->flags = flags_after(slot, &before[s],
+						  is_beginning ? now_min - BRIEF_MIN - 1 : now_min);
 		if (before && !is_beginning)
-			add_history(slot, &before[s], takes_known);
+			add_history(slot, &before[s], is_member, now_min);
 		/* The first one too: whoever drains holds the slot's connections. */
 		for (unsigned k = 0; k < CHOICES; k++) {
 			if (choice[k] != MAGLEV_NONE)

@@ -18,7 +18,7 @@ struct ring_member {
 	struct str identity; /* its address: the same on every NLB */
 	uint32_t weight;
 	bool takes_new;   /* may own slots */
-	bool takes_known; /* may be named as earlier owner */
+	bool takes_known; /* may be guessed to have connections */
 };
 
 /*

@@ -85,17 +85,90 @@ static void two_changes_leave_two_earlier_owners(void **state)
 
 	make_pool(3);
 	ring_build(before, NULL, pool, 1, &key, false, NOW);
-	ring_build(after, before, pool, 2, &key, false, NOW + 1);
-	ring_build(third, after, pool, 3, &key, false, NOW + 2);
+	ring_build(after, before, pool, 2, &key, false, NOW + 10);
+	ring_build(third, after, pool, 3, &key, false, NOW + 20);
 	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
 		if (after[s].gateway != 101 || third[s].gateway != 102)
 			continue;
 		twice++;
 		assert_int_equal(third[s].earlier[0], 101);
 		assert_int_equal(third[s].earlier[1], 100);
-		assert_int_equal(third[s].flags, NLB_SLOT_MOVED | ((NOW + 2) & NLB_SLOT_TIME_MASK));
+		assert_int_equal(third[s].flags,
+				 NLB_SLOT_MOVED | ((NOW + 20) & NLB_SLOT_TIME_MASK));
 	}
 	assert_true(twice > 1000);
+}
+
+/* One has had the slots for long; then the pool changes twice in a row. */
+static void owner_of_a_moment_does_not_push_out_the_one_of_before(void **state)
+{
+	static struct nlb_slot third[NLB_RING_SLOTS], fourth[NLB_RING_SLOTS];
+	uint32_t thrice = 0;
+
+	make_pool(4);
+	ring_build(before, NULL, pool, 1, &key, false, NOW);
+	ring_build(after, before, pool, 2, &key, false, NOW + 60);
+	ring_build(third, after, pool, 3, &key, false, NOW + 60);
+	ring_build(fourth, third, pool, 4, &key, false, NOW + 60);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		if (after[s].gateway != 101 || third[s].gateway != 102 || fourth[s].gateway != 103)
+			continue;
+		thrice++;
+		assert_int_equal(third[s].earlier[0], 100);
+		assert_int_equal(third[s].earlier[1], 101);
+		assert_int_equal(fourth[s].earlier[0], 100);
+		assert_int_equal(fourth[s].earlier[1], 102);
+	}
+	assert_true(thrice > 1000);
+}
+
+/* An NLB starts, finds its gateways healthy one after the other, and at once gets others. */
+static void owners_of_the_beginning_are_remembered_through_quick_changes(void **state)
+{
+	static struct nlb_slot third[NLB_RING_SLOTS], fourth[NLB_RING_SLOTS];
+	uint32_t twice = 0;
+
+	make_pool(4);
+	pool[0].takes_new = pool[0].takes_known = false;
+	ring_build(before, NULL, pool, 2, &key, true, NOW);
+	pool[0].takes_new = pool[0].takes_known = true;
+	ring_build(after, before, pool, 2, &key, true, NOW);
+	ring_build(third, after, pool, 3, &key, false, NOW);
+	ring_build(fourth, third, pool, 4, &key, false, NOW);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		uint16_t owner = after[s].gateway;
+
+		if (third[s].gateway != 102 || fourth[s].gateway != 103)
+			continue;
+		twice++;
+		assert_int_equal(third[s].earlier[0], owner);
+		assert_int_equal(fourth[s].earlier[0], owner);
+		assert_int_equal(fourth[s].earlier[1], 102);
+	}
+	assert_true(twice > 1000);
+}
+
+static void failed_check_forgets_no_earlier_owner(void **state)
+{
+	static struct nlb_slot during[NLB_RING_SLOTS], back[NLB_RING_SLOTS];
+	uint32_t named = 0;
+
+	make_pool(6);
+	ring_build(before, NULL, pool, 3, &key, false, NOW);
+	ring_build(after, before, pool, 6, &key, false, NOW + 60);
+	pool[1].takes_new = pool[1].takes_known = false;
+	ring_build(during, after, pool, 6, &key, false, NOW + 90);
+	pool[1].takes_new = pool[1].takes_known = true;
+	ring_build(back, during, pool, 6, &key, false, NOW + 120);
+	for (uint32_t s = 0; s < NLB_RING_SLOTS; s++) {
+		if (before[s].gateway != 101 || after[s].gateway == 101)
+			continue;
+		named++;
+		assert_int_equal(after[s].earlier[0], 101);
+		assert_int_equal(during[s].earlier[0], 101);
+		assert_int_equal(back[s].earlier[0], 101);
+	}
+	assert_true(named > 5000);
 }
 
 static void draining_gateway_owns_nothing_but_is_named(void **state)
@@ -250,6 +323,9 @@ int main(void)
 		cmocka_unit_test(same_pool_changes_nothing),
 		cmocka_unit_test(moved_slots_remember_who_had_them),
 		cmocka_unit_test(two_changes_leave_two_earlier_owners),
+		cmocka_unit_test(owner_of_a_moment_does_not_push_out_the_one_of_before),
+		cmocka_unit_test(owners_of_the_beginning_are_remembered_through_quick_changes),
+		cmocka_unit_test(failed_check_forgets_no_earlier_owner),
 		cmocka_unit_test(draining_gateway_owns_nothing_but_is_named),
 		cmocka_unit_test(only_its_own_slots_move_when_one_is_out),
 		cmocka_unit_test(gateway_that_is_gone_is_not_named),
