@@ -357,8 +357,11 @@ def test_examples_in_pages_are_good(name, program, host_files, tmp_path):
     whole = [json.loads(block) for block in blocks]
     assert whole
     complete = whole[0]
-    for route in whole[1:]:  # further blocks are single routes, for the example before them
-        complete["routes"] = [*complete["routes"], route]
+    for block in whole[1:]:  # further blocks are single routes or members, for the one before them
+        if "match" in block:
+            complete["routes"] = [*complete["routes"], block]
+        else:
+            complete.update(block)
     names = [route["name"] for route in complete.get("routes", [])]
     assert len(names) == len(set(names))
     path = tmp_path / "config.json"
