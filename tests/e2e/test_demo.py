@@ -58,6 +58,8 @@ def demo(build, program, tmp_path):
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "GATEHOUSE_BUILD": build},
                 start_new_session=True,
+                # A suite in the background of a shell ignores Ctrl-C; the demo must not inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
 
     start.text = lambda: output.read_text(encoding="utf-8")
