@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from nlb_rig import VIP, Clients
+from nlb_rig import HEALTH, VIP, Clients
 from procs import wait_until
 
 pytestmark = pytest.mark.usefixtures("lab_possible")
@@ -56,7 +56,9 @@ def sums(chain, key):
 @pytest.mark.limit(240)
 def test_no_connection_breaks_in_a_flood(make_chain):
     # IPIP has no second chance: a connection whose slot has moved lives by the flow table alone.
-    chain = make_chain(gateways=3, encapsulation="ipip")
+    # Checks are patient: sender, balancer and gateways share two processors here.
+    patient = {**HEALTH, "interval_ms": 1000, "timeout_ms": 1000, "rise": 1, "fall": 10}
+    chain = make_chain(gateways=3, encapsulation="ipip", health=patient)
     start(chain)
     attacker = Attacker(chain)
     with Clients(chain, CONNECTIONS, 0.5) as clients:
