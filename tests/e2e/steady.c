@@ -109,7 +109,9 @@ static bool link_open(struct link *l)
 	}
 	if (tls) {
 		l->ssl = SSL_new(tls);
-		SSL_set_tlsext_host_name(l->ssl, host);
+		/* What SSL_set_tlsext_host_name() is; its cast drops const, which clang refuses. */
+		SSL_ctrl(l->ssl, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name,
+			 (void *)(uintptr_t)host);
 		SSL_set1_host(l->ssl, host);
 		SSL_set_fd(l->ssl, l->fd);
 		if (SSL_connect(l->ssl) != 1) {

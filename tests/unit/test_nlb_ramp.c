@@ -51,7 +51,7 @@ static void factor_of_all_weights_changes_no_ring(void **state)
 
 	for (size_t i = 0; i < CASES(weights); i++)
 		pool[i] = (struct ring_member) { .id = (uint16_t)(i + 1),
-						 .identity = str_of("abcd" + i, 1),
+						 .identity = str_of(&"abcd"[i], 1),
 						 .weight = weights[i],
 						 .takes_new = true,
 						 .takes_known = true };
