@@ -5,6 +5,7 @@
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
 #include "gateway/worker.h"
+#include "lib/clock.h"
 
 static enum stage_result check(struct request *r, const struct limits_rule *const *rules,
 			       size_t count)
@@ -23,6 +24,11 @@ static enum stage_result check(struct request *r, const struct limits_rule *cons
 		return STAGE_NEXT;
 	limits_check(r->worker->gateway->limits, rules, count, &subject,
 		     loop_now_ns(r->worker->loop), &verdict);
+	/* The time of the round may be old by now, when the worker has much to do or was held up:
+	 * nobody is refused for what the clock would have earned in between. */
+	if (!verdict.is_allowed)
+		limits_check(r->worker->gateway->limits, rules, count, &subject, clock_mono_ns(),
+			     &verdict);
 	r->limit = r->limit.rule ? *limits_stricter(&r->limit, &verdict) : verdict;
 	if (verdict.is_allowed)
 		return STAGE_NEXT;
