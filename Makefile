@@ -34,7 +34,7 @@ is_clang := $(findstring clang,$(notdir $(CC)))
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all deps check check-unit check-bpf check-e2e demo lab lab-down bench lint asan tsan fuzz coverage install clean
+.PHONY: all deps check check-unit check-bpf check-fuzz check-e2e demo lab lab-down bench lint asan tsan fuzz coverage install clean
 all: programs
 
 # --- flags -----------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ BPF_CFLAGS := -target bpf -mcpu=v3 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wsha
 
 # --- modules ---------------------------------------------------------------------------------
 
-MODULES := lib bpf registry nlb gateway tests
+MODULES := lib bpf registry nlb gateway
 PROGRAMS :=
 include $(wildcard $(MODULES:%=%/module.mk))
 
@@ -211,3 +211,5 @@ $(OUT)/tests/%: $(OUT)/obj/tests/%.o $(ARCHIVES) $(LLHTTP_OBJ)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $< -Wl,--start-group $(ARCHIVES) -Wl,--end-group $(LLHTTP_OBJ) $(LIBS) -lcmocka
+# Read last: what its programs depend on, the archives, must be known by then.
+include tests/module.mk

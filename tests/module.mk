@@ -50,13 +50,13 @@ $(NEXT)/nlbd: $(NEXT)/loader.o $(OUT)/obj/nlb/main.o $(ARCHIVES) $(LLHTTP_OBJ)
 	$(Q)$(CC) $(LDFLAGS_ALL) -o $@ $(NEXT)/loader.o $(OUT)/obj/nlb/main.o -Wl,--start-group $(ARCHIVES) \
 		-Wl,--end-group $(LLHTTP_OBJ) $(LIBS)
 
-# Installing comes first and building in a make of its own: what is installed decides the rules.
-RUN_TESTS = scripts/install-deps.sh build check && $(MAKE) -s --no-print-directory programs tests && \
-	GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/run.py
-check:
-	@$(RUN_TESTS)
-check-unit check-bpf check-e2e:
-	@$(RUN_TESTS) $(@:check-%=%)
+# Installing comes first and building in a make of its own: what is installed decides the rules. A line
+# for each, since make -n runs lines that name $(MAKE): that one only, and with -n handed on.
+RUN_TESTS = GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/run.py
+check check-unit check-bpf check-fuzz check-e2e:
+	@scripts/install-deps.sh build check
+	@$(MAKE) -s --no-print-directory programs tests
+	@$(RUN_TESTS) $(filter-out check,$(@:check-%=%))
 # The packet tests under Debian's stock kernel, in a virtual machine.
 .PHONY: check-vm
 check-vm:

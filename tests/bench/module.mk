@@ -23,6 +23,6 @@ $(OUT)/tests/bench/nlb: $(BENCH_NLB_OBJS) $(ARCHIVES) $(LLHTTP_OBJ)
 		$(LLHTTP_OBJ) $(LIBS)
 
 bench:
-	@scripts/install-deps.sh build check bench && \
-		$(MAKE) -s --no-print-directory programs bench-programs && \
-		GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/bench/bench.py $(BENCH)
+	@scripts/install-deps.sh build check bench
+	@$(MAKE) -s --no-print-directory programs bench-programs
+	@GATEHOUSE_BUILD=$(OUT) /usr/bin/python3 tests/bench/bench.py $(BENCH)
