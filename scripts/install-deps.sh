@@ -7,7 +7,7 @@ set -eu
 build='gcc g++ make pkg-config clang libbpf-dev libelf-dev bpftool libssl-dev libnghttp2-dev libjansson-dev
 	libhiredis-dev libcmocka-dev zlib1g-dev libexpat1-dev'
 demo='iproute2 ethtool util-linux procps curl openssl python3 ca-certificates'
-check="$demo bird2 nghttp2-server python3-grpcio python3-pytest python3-pytest-xdist python3-jwt python3-cryptography python3-jsonschema"
+check="$demo bird2 nghttp2-server redis-server python3-grpcio python3-pytest python3-pytest-xdist python3-jwt python3-cryptography python3-jsonschema"
 vm='qemu-system-x86 busybox-static cpio kmod'
 bench='haproxy nginx-light wrk nghttp2-client'
 lint='clang-format clang-tidy cppcheck shellcheck pyflakes3'
