@@ -612,6 +612,7 @@ static void explain(struct buf *out, enum jwt_result result, struct str token,
 		break;
 	case JWT_BAD_CLAIM:
 	case JWT_EXPIRED:
+	case JWT_TOO_LONG_LIVED:
 	case JWT_NOT_YET_VALID:
 		add_dates(out, claims);
 		break;

@@ -9,10 +9,10 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "gateway/claims.h"
 #include "lib/base64.h"
 #include "lib/cleanup.h"
 
-#define MAX_DEPTH      16  /* of nested JSON */
 #define MAX_HEADER     512 /* a longer one is not remembered */
 #define MAX_KEYS_TRIED 4   /* for a token without kid */
 
@@ -29,6 +29,7 @@ static const struct {
 	[JWT_BAD_SIGNATURE] = { "bad_signature", "the token's signature is wrong" },
 	[JWT_BAD_CLAIM] = { "bad_claim", "a claim of the token is missing or malformed" },
 	[JWT_EXPIRED] = { "expired", "the token has expired" },
+	[JWT_TOO_LONG_LIVED] = { "too_long_lived", "the token is valid for longer than allowed" },
 	[JWT_NOT_YET_VALID] = { "not_yet_valid", "the token is not valid yet" },
 	[JWT_WRONG_ISSUER] = { "wrong_issuer", "the token was issued by somebody else" },
 	[JWT_WRONG_AUDIENCE] = { "wrong_audience", "the token is meant for somebody else" },
@@ -323,80 +324,56 @@ static bool cut(struct str token, struct parts *out)
 	return str_chr(out->signature, '.') < 0;
 }
 
-/* jansson parses by recursion up to 2048 levels; nothing real needs more than a few. */
-static bool is_shallow(const unsigned char *p, size_t len)
-{
-	bool in_string = false;
-	int depth = 0;
-
-	for (size_t i = 0; i < len; i++) {
-		if (in_string) {
-			if (p[i] == '\\')
-				i++;
-			else if (p[i] == '"')
-				in_string = false;
-		} else if (p[i] == '"') {
-			in_string = true;
-		} else if ((p[i] == '{' || p[i] == '[') && ++depth > MAX_DEPTH) {
-			return false;
-		} else if (p[i] == '}' || p[i] == ']') {
-			depth--;
-		}
-	}
-	return true;
-}
-
-/* A part that is a JSON object without repeated members, or NULL. */
-static json_t *parse_part(struct jwt_verifier *v, struct str text)
+/* A part that is a JSON object without repeated members. */
+static bool parse_part(struct jwt_verifier *v, struct str text, struct claims *out)
 {
 	long len = base64url_decode(v->bytes, text);
-	json_t *json;
 
-	if (len <= 0 || !is_shallow(v->bytes, (size_t)len))
-		return NULL;
-	json = json_loadb((const char *)v->bytes, (size_t)len, JSON_REJECT_DUPLICATES, NULL);
-	if (json && !json_is_object(json)) {
-		json_decref(json);
-		return NULL;
+	return len > 0 && claims_parse(out, str_of((const char *)v->bytes, (size_t)len)) == 0;
+}
+
+static const struct claim *find(const struct claims *claims, const char *name)
+{
+	for (size_t i = 0; i < claims->count; i++) {
+		if (claims->list[i].parent < 0 && str_eqz(claims->list[i].name, name))
+			return &claims->list[i];
 	}
-	return json;
+	return NULL;
 }
 
 /* Takes what counts from a header into the verifier. jku, x5u, jwk and x5c are never looked at. */
-static enum jwt_result take_header(struct jwt_verifier *v, const json_t *header)
+static enum jwt_result take_header(struct jwt_verifier *v, const struct claims *header)
 {
-	const json_t *alg = json_object_get(header, "alg"), *kid = json_object_get(header, "kid");
-	const json_t *cty = json_object_get(header, "cty"), *b64 = json_object_get(header, "b64");
+	const struct claim *alg = find(header, "alg"), *kid = find(header, "kid");
+	const struct claim *cty = find(header, "cty"), *b64 = find(header, "b64");
 
-	if (json_object_get(header, "crit") || (b64 && !json_is_true(b64)))
+	if (find(header, "crit") || (b64 && !str_eqz(b64->json, "true")))
 		return JWT_BAD_HEADER;
-	if (!json_is_string(alg) || (kid && !json_is_string(kid)) ||
-	    json_string_length(kid) >= MAX_HEADER)
+	if (!alg || alg->kind != CLAIM_STRING ||
+	    (kid && (kid->kind != CLAIM_STRING || kid->text.len >= MAX_HEADER)))
 		return JWT_BAD_HEADER;
 	/* A token within a token: the outer signature says nothing of the inner claims. */
-	if (cty && (!json_is_string(cty) || strcasecmp(json_string_value(cty), "JWT") == 0))
+	if (cty && (cty->kind != CLAIM_STRING || str_ieq(cty->text, STR("JWT"))))
 		return JWT_BAD_HEADER;
-	v->header_alg = jwt_alg_from(str_of(json_string_value(alg), json_string_length(alg)));
+	v->header_alg = jwt_alg_from(alg->text);
 	v->header_has_kid = kid != NULL;
-	v->header_kid_len = json_string_length(kid);
-	if (kid)
-		memcpy(v->header_kid, json_string_value(kid), v->header_kid_len);
+	v->header_kid_len = kid ? kid->text.len : 0;
+	if (v->header_kid_len)
+		memcpy(v->header_kid, kid->text.p, v->header_kid_len);
 	return JWT_OK;
 }
 
 static enum jwt_result read_header(struct jwt_verifier *v, struct str text)
 {
 	enum jwt_result result;
-	json_t *header;
+	struct claims header;
 
 	if (v->header_len && str_eq(str_of(v->header_text, v->header_len), text))
 		return JWT_OK;
 	v->header_len = 0;
-	header = parse_part(v, text);
-	if (!header)
+	if (!parse_part(v, text, &header))
 		return JWT_MALFORMED;
-	result = take_header(v, header);
-	json_decref(header);
+	result = take_header(v, &header);
 	if (result == JWT_OK && text.len <= MAX_HEADER) {
 		memcpy(v->header_text, text.p, text.len);
 		v->header_len = text.len;
@@ -439,21 +416,25 @@ enum presence { ABSENT, PRESENT, UNFIT };
  * A NumericDate (RFC 7519 2): a number, perhaps with a fraction or below zero, rounded to the
  * strict side. Strings are no dates. Numbers beyond 1e308 do not get past the JSON parser.
  */
-static enum presence numeric_date(const json_t *claims, const char *name, bool round_up,
+static enum presence numeric_date(const struct claims *claims, const char *name, bool round_up,
 				  int64_t *out)
 {
-	const json_t *value = json_object_get(claims, name);
+	const struct claim *claim = find(claims, name);
+	char text[65]; /* claims_parse takes no longer numbers */
 	double real;
 
-	if (!value)
+	if (!claim)
 		return ABSENT;
-	if (json_is_integer(value)) {
-		*out = json_integer_value(value);
+	if (claim->kind != CLAIM_NUMBER || claim->text.len >= sizeof(text))
+		return UNFIT;
+	memcpy(text, claim->text.p, claim->text.len);
+	text[claim->text.len] = '\0';
+	if (!strpbrk(text, ".eE")) {
+		*out = strtoll(text, NULL, 10);
 		return PRESENT;
 	}
-	if (!json_is_real(value))
-		return UNFIT;
-	real = round_up ? ceil(json_real_value(value)) : floor(json_real_value(value));
+	real = strtod(text, NULL);
+	real = round_up ? ceil(real) : floor(real);
 	/* Far beyond what any clock shows; the conversion would be undefined. */
 	if (real > 1e15)
 		*out = INT64_MAX;
@@ -473,8 +454,8 @@ static int64_t saturating_add(int64_t a, int64_t b)
 	return sum;
 }
 
-static enum jwt_result check_times(const struct jwt_rules *rules, const json_t *claims,
-				   int64_t now_s, int64_t *expires_s)
+static enum jwt_result check_times(const struct jwt_rules *rules, const struct claims *claims,
+				   int64_t now_s, int64_t *expires_s, int64_t *issued_s)
 {
 	int64_t exp = 0, nbf = INT64_MIN, iat = INT64_MIN;
 	enum presence has_iat = numeric_date(claims, "iat", false, &iat);
@@ -483,6 +464,7 @@ static enum jwt_result check_times(const struct jwt_rules *rules, const json_t *
 	if (numeric_date(claims, "exp", false, &exp) != PRESENT ||
 	    numeric_date(claims, "nbf", true, &nbf) == UNFIT || has_iat == UNFIT)
 		return JWT_BAD_CLAIM;
+	*issued_s = iat;
 	*expires_s = saturating_add(exp, rules->leeway_s);
 	if (now_s >= *expires_s)
 		return JWT_EXPIRED;
@@ -490,31 +472,33 @@ static enum jwt_result check_times(const struct jwt_rules *rules, const json_t *
 		return JWT_NOT_YET_VALID;
 	if (rules->max_lifetime_s &&
 	    (has_iat == ABSENT || exp > saturating_add(iat, rules->max_lifetime_s)))
-		return JWT_BAD_CLAIM;
+		return JWT_TOO_LONG_LIVED;
 	return JWT_OK;
 }
 
-static bool is_one_of(const json_t *value, const struct str *words, size_t count)
+static bool is_one_of(const struct claim *claim, const struct str *words, size_t count)
 {
-	for (size_t i = 0; json_is_string(value) && i < count; i++) {
-		if (str_eq(str_of(json_string_value(value), json_string_length(value)), words[i]))
+	bool is_list = claim->kind == CLAIM_LIST || claim->kind == CLAIM_OTHER;
+
+	for (size_t i = 0; i < count; i++) {
+		if (is_list ? claim_has(claim, words[i])
+			    : claim->kind == CLAIM_STRING && str_eq(claim->text, words[i]))
 			return true;
 	}
 	return false;
 }
 
-static enum jwt_result check_parties(const struct jwt_rules *rules, const json_t *claims)
+static enum jwt_result check_parties(const struct jwt_rules *rules, const struct claims *claims)
 {
-	const json_t *aud = json_object_get(claims, "aud"), *item;
-	bool is_meant = rules->audience_count == 0;
-	size_t i;
+	const struct claim *iss = find(claims, "iss"), *aud = find(claims, "aud");
 
-	if (rules->issuer.p && !is_one_of(json_object_get(claims, "iss"), &rules->issuer, 1))
+	if (rules->issuer.p &&
+	    (!iss || iss->kind != CLAIM_STRING || !str_eq(iss->text, rules->issuer)))
 		return JWT_WRONG_ISSUER;
-	is_meant = is_meant || is_one_of(aud, rules->audiences, rules->audience_count);
-	json_array_foreach (aud, i, item)
-		is_meant = is_meant || is_one_of(item, rules->audiences, rules->audience_count);
-	return is_meant ? JWT_OK : JWT_WRONG_AUDIENCE;
+	if (rules->audience_count &&
+	    (!aud || !is_one_of(aud, rules->audiences, rules->audience_count)))
+		return JWT_WRONG_AUDIENCE;
+	return JWT_OK;
 }
 
 /* What becomes a header or a log line must be fit for it. */
@@ -533,21 +517,22 @@ static bool is_fit(const struct jwt_rules *rules, const struct identity *id)
 	return true;
 }
 
-static enum jwt_result check_claims(const struct jwt_rules *rules, const json_t *claims,
+static enum jwt_result check_claims(const struct jwt_rules *rules, const struct claims *claims,
 				    int64_t now_s, struct identity **out)
 {
 	enum jwt_result result;
 	struct identity *id;
-	int64_t expires_s = 0;
+	int64_t expires_s = 0, issued_s = INT64_MIN;
 
 	result = check_parties(rules, claims);
 	if (result == JWT_OK)
-		result = check_times(rules, claims, now_s, &expires_s);
+		result = check_times(rules, claims, now_s, &expires_s, &issued_s);
 	if (result != JWT_OK)
 		return result;
-	id = identity_new(claims, rules->user_claim, expires_s);
+	id = identity_from(claims, rules->user_claim, expires_s);
 	if (!id)
 		return JWT_INTERNAL;
+	id->issued_s = issued_s;
 	if (!is_fit(rules, id)) {
 		identity_put(&id);
 		return JWT_BAD_CLAIM;
@@ -582,18 +567,15 @@ enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules
 			   struct str token, int64_t now_s, struct identity **out)
 {
 	enum jwt_result result;
+	struct claims claims;
 	struct parts parts;
-	json_t *claims;
 
 	result = check_token(v, rules->algorithms, keys, token, &parts);
 	if (result != JWT_OK)
 		return result;
-	claims = parse_part(v, parts.payload);
-	if (!claims)
+	if (!parse_part(v, parts.payload, &claims))
 		return JWT_MALFORMED;
-	result = check_claims(rules, claims, now_s, out);
-	json_decref(claims);
-	return result;
+	return check_claims(rules, &claims, now_s, out);
 }
 
 enum jwt_result jwt_verify_signature(struct jwt_verifier *v, unsigned algorithms, struct jwks *keys,

@@ -27,7 +27,8 @@ enum jwt_result {
 	JWT_BAD_SIGNATURE,
 	JWT_BAD_CLAIM, /* exp missing, a date that is no number, a user claim that is unfit */
 	JWT_EXPIRED,
-	JWT_NOT_YET_VALID, /* nbf or iat in the future */
+	JWT_TOO_LONG_LIVED, /* exp - iat over the bound, or no iat to tell */
+	JWT_NOT_YET_VALID,  /* nbf or iat in the future */
 	JWT_WRONG_ISSUER,
 	JWT_WRONG_AUDIENCE,
 	JWT_INTERNAL, /* out of memory: 500, not 401 */

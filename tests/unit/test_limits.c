@@ -281,7 +281,7 @@ static void keys_tell_apart_whom_they_should(void **state)
 			struct net_addr client = client_of(cases[i].ip[j]);
 			struct http_field field = { .name = STR("x-device-id"),
 						    .value = str_from(cases[i].device[j]) };
-			json_t *claims = NULL;
+			char claims[128];
 			struct limits_subject subject = {
 				.client = &client,
 				.endpoint = str_from(cases[i].endpoint[j]),
@@ -291,11 +291,9 @@ static void keys_tell_apart_whom_they_should(void **state)
 			struct identity *id = NULL;
 
 			if (cases[i].user[j]) {
-				claims = json_pack(
-					"{so}", "sub",
-					json_loads(cases[i].user[j], JSON_DECODE_ANY, NULL));
-				id = identity_new(claims, STR("sub"), 0);
-				json_decref(claims);
+				snprintf(claims, sizeof(claims), "{\"sub\":%s}",
+					 cases[i].user[j]);
+				id = identity_new(str_from(claims), STR("sub"), 0);
 			}
 			subject.identity = id;
 			limits_check(t, rules, 1, &subject, S, &v);
