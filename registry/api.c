@@ -6,9 +6,7 @@
 #include <stdio.h>
 
 #include "lib/cleanup.h"
-#include "lib/clock.h"
 #include "lib/json.h"
-#include "lib/loop.h"
 
 #define RENEW_MAX 10000 /* leases in one request */
 
@@ -56,41 +54,17 @@ static void answer_index(struct http_request *req, unsigned status, uint64_t ind
 	http_respond_json(req, status, buf_str(body));
 }
 
-/* Must not be applied at all when only a part of it could be: so it is read first, whole. */
-static void api_put(struct http_request *req, void *arg)
+static void answer_failure(struct http_request *req, int result)
 {
-	struct reg_api *api = arg;
-	CLEANUP(cleanup_json) json_t *json = NULL;
-	char app[REG_APP_MAX + 1];
-	struct reg_problem problem;
-	struct reg_instance i;
-	uint64_t index = 0;
-	int r;
-
-	if (!read_app(req, app))
-		return;
-	json = read_body(req);
-	if (!json)
-		return;
-	r = reg_instance_read(&i, json, req->params[1], api->default_lease_s, req->arena, &problem);
-	if (r == -EINVAL) {
-		http_problem_field(req, 400, problem.field, "%s", problem.text);
-		return;
-	}
-	if (r == 0)
-		r = reg_store_put(api->store, str_from(app), &i, loop_now_ms(api->loop),
-				  clock_wall_ms(), &index);
-	switch (r) {
-	case REG_PUT_NEW:
-		answer_index(req, 201, index);
-		break;
-	case REG_PUT_REPLACED:
-	case REG_PUT_SAME:
-		answer_index(req, 200, index);
-		break;
+	switch (result) {
 	case -ENOSPC:
 		http_add_header(req, "Retry-After", STR("30"));
 		http_problem(req, 507, "the registry is full");
+		break;
+	case -EAGAIN:
+		http_add_header(req, "Retry-After", STR("1"));
+		http_problem(req, 503,
+			     "the shared store cannot be reached; nothing can be changed");
 		break;
 	default:
 		http_add_header(req, "Retry-After", STR("5"));
@@ -99,15 +73,99 @@ static void api_put(struct http_request *req, void *arg)
 	}
 }
 
+static void put_done(struct reg_write *write, int result, uint64_t index)
+{
+	if (result < 0)
+		answer_failure(write->req, result);
+	else
+		answer_index(write->req, result == REG_PUT_NEW ? 201 : 200, index);
+}
+
+static void remove_done(struct reg_write *write, int result, uint64_t index)
+{
+	(void)index;
+	if (result == -ENOENT)
+		answer_unknown(write->req, write->app.p, "");
+	else if (result < 0)
+		answer_failure(write->req, result);
+	else
+		http_respond(write->req, 204, NULL, str_of("", 0));
+}
+
+static void status_done(struct reg_write *write, int result, uint64_t index)
+{
+	if (result == -ENOENT)
+		answer_unknown(write->req, write->app.p, "");
+	else if (result < 0)
+		answer_failure(write->req, result);
+	else
+		answer_index(write->req, 200, index);
+}
+
+/* A write to the instance of the path. NULL after answering. */
+static struct reg_write *write_new(struct http_request *req, struct reg_api *api,
+				   enum reg_write_op op)
+{
+	struct reg_write *write = arena_new(req->arena, struct reg_write);
+	char app[REG_APP_MAX + 1];
+
+	if (!read_app(req, app))
+		return NULL;
+	if (write)
+		write->app = arena_str(req->arena, str_from(app));
+	if (!write || !write->app.p) {
+		answer_failure(req, -ENOMEM);
+		return NULL;
+	}
+	write->op = op;
+	write->instance.id = req->params[1];
+	write->req = req;
+	write->arg = api;
+	return write;
+}
+
+/* Must not be applied at all when only a part of it could be: so it is read first, whole. */
+static void api_put(struct http_request *req, void *arg)
+{
+	struct reg_api *api = arg;
+	struct reg_write *write = write_new(req, api, REG_WRITE_PUT);
+	CLEANUP(cleanup_json) json_t *json = NULL;
+	struct reg_problem problem;
+	int r;
+
+	if (!write)
+		return;
+	json = read_body(req);
+	if (!json)
+		return;
+	r = reg_instance_read(&write->instance, json, req->params[1], api->default_lease_s,
+			      req->arena, &problem);
+	if (r == -EINVAL) {
+		http_problem_field(req, 400, problem.field, "%s", problem.text);
+		return;
+	}
+	if (r < 0) {
+		answer_failure(req, r);
+		return;
+	}
+	write->instance.override = REG_NO_STATUS;
+	write->done = put_done;
+	reg_writer_submit(api->writer, write);
+}
+
 static void api_renew(struct http_request *req, void *arg)
 {
 	struct reg_api *api = arg;
 	char app[REG_APP_MAX + 1];
+	int r;
 
 	if (!read_app(req, app))
 		return;
-	if (reg_store_renew(api->store, str_from(app), req->params[1], loop_now_ms(api->loop)) < 0)
+	r = reg_writer_renew(api->writer, str_from(app), req->params[1]);
+	if (r == -ENOENT)
 		answer_unknown(req, app, ": register it again");
+	else if (r < 0)
+		answer_failure(req, r);
 	else
 		http_respond(req, 204, NULL, str_of("", 0));
 }
@@ -115,28 +173,23 @@ static void api_renew(struct http_request *req, void *arg)
 static void api_delete(struct http_request *req, void *arg)
 {
 	struct reg_api *api = arg;
-	char app[REG_APP_MAX + 1];
+	struct reg_write *write = write_new(req, api, REG_WRITE_REMOVE);
 
-	if (!read_app(req, app))
+	if (!write)
 		return;
-	if (reg_store_remove(api->store, str_from(app), req->params[1], loop_now_ms(api->loop)) < 0)
-		answer_unknown(req, app, "");
-	else
-		http_respond(req, 204, NULL, str_of("", 0));
+	write->done = remove_done;
+	reg_writer_submit(api->writer, write);
 }
 
 static void api_override(struct http_request *req, struct reg_api *api, enum reg_status status)
 {
-	char app[REG_APP_MAX + 1];
+	struct reg_write *write = write_new(req, api, REG_WRITE_STATUS);
 
-	if (!read_app(req, app))
+	if (!write)
 		return;
-	if (reg_store_set_override(api->store, str_from(app), req->params[1], status) < 0)
-		answer_unknown(req, app, "");
-	else
-		answer_index(
-			req, 200,
-			reg_entry_index(reg_store_find(api->store, str_from(app), req->params[1])));
+	write->override = status;
+	write->done = status_done;
+	reg_writer_submit(api->writer, write);
 }
 
 static void api_set_status(struct http_request *req, void *arg)
@@ -149,7 +202,7 @@ static void api_set_status(struct http_request *req, void *arg)
 		return;
 	value = json_object_get(json, "status");
 	status = reg_status_parse(str_of(json_string_value(value), json_string_length(value)));
-	if (json_object_size(json) != 1 || status == REG_NO_STATUS) {
+	if (json_object_size(json) != 1 || status == REG_NO_STATUS || status == REG_UNKNOWN) {
 		http_problem_field(req, 400, "status",
 				   "the body must be {\"status\": …} with UP, DOWN, STARTING or "
 				   "OUT_OF_SERVICE");
@@ -172,9 +225,8 @@ static bool renew_pair(struct reg_api *api, const json_t *pair, bool *is_pair)
 	*is_pair = json_array_size(pair) == 2 && json_is_string(app) && json_is_string(id);
 	return *is_pair &&
 	       reg_app_name(str_of(json_string_value(app), json_string_length(app)), name) &&
-	       reg_store_renew(api->store, str_from(name),
-			       str_of(json_string_value(id), json_string_length(id)),
-			       loop_now_ms(api->loop)) == 0;
+	       reg_writer_renew(api->writer, str_from(name),
+				str_of(json_string_value(id), json_string_length(id))) == 0;
 }
 
 static void write_pair(struct json_writer *w, const json_t *pair)
@@ -226,7 +278,10 @@ static void api_renew_many(struct http_request *req, void *arg)
 	}
 	json_close(&w, ']');
 	json_close(&w, '}');
-	http_respond_json(req, 200, buf_str(body));
+	if (reg_writer_is_away(api->writer))
+		answer_failure(req, -EAGAIN);
+	else
+		http_respond_json(req, 200, buf_str(body));
 }
 
 static void api_apps(struct http_request *req, void *arg)

@@ -10,12 +10,14 @@
 #include "registry/persist.h"
 #include "registry/store.h"
 #include "registry/watch.h"
+#include "registry/write.h"
 
 struct loop;
 
 struct reg_api {
 	struct loop *loop;
-	struct reg_store *store;
+	const struct reg_store *store;
+	struct reg_writer *writer;
 	struct reg_watch *watch;
 	struct reg_persist *persist; /* NULL without a snapshot */
 	const struct http_server *server;

@@ -13,6 +13,7 @@ static const struct str status_names[REG_STATUSES] = {
 	[REG_DOWN] = STR("DOWN"),
 	[REG_STARTING] = STR("STARTING"),
 	[REG_OUT_OF_SERVICE] = STR("OUT_OF_SERVICE"),
+	[REG_UNKNOWN] = STR("UNKNOWN"),
 };
 
 const char *reg_status_name(enum reg_status s)
@@ -221,7 +222,7 @@ static int read_any_status(struct reading *r, const char *field, const json_t *v
 	struct str text = str_of(json_string_value(v), json_string_length(v));
 
 	if (!json_is_string(v) || reg_status_parse(text) == REG_NO_STATUS)
-		return wrong(r, field, "must be UP, DOWN, STARTING or OUT_OF_SERVICE");
+		return wrong(r, field, "must be UP, DOWN, STARTING, OUT_OF_SERVICE or UNKNOWN");
 	*out = reg_status_parse(text);
 	return 0;
 }
@@ -354,6 +355,7 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 		.zone = STR(""),
 		.version = STR(""),
 		.metadata = STR(""),
+		.eureka = STR(""),
 		.weight = REG_WEIGHT_DEFAULT,
 		.lease_s = default_lease_s,
 		.status = REG_UP,
@@ -408,7 +410,7 @@ void reg_instance_write(struct json_writer *w, const char *key, const char *app,
 	json_add_u64(w, "weight", i->weight);
 	json_add_str(w, "version", i->version);
 	json_addz(w, "status", reg_status_name(reg_instance_status(i)));
-	if (i->override != REG_NO_STATUS) {
+	if (reg_is_overridden(i->override, i->status, i->eureka.len > 0)) {
 		json_addz(w, "override", reg_status_name(i->override));
 		json_addz(w, "reported", reg_status_name(i->status));
 	}

@@ -21,6 +21,7 @@ enum reg_status {
 	REG_DOWN,
 	REG_STARTING,
 	REG_OUT_OF_SERVICE,
+	REG_UNKNOWN, /* Eureka's: its client does not know, or has to say it again */
 	REG_STATUSES,
 };
 
@@ -35,6 +36,7 @@ enum reg_status reg_status_parse(struct str text);
 #define REG_VALUE_MAX      1024
 #define REG_METADATA_MAX   64 /* pairs */
 #define REG_METADATA_BYTES 8192
+#define REG_EUREKA_BYTES   8192
 #define REG_WEIGHT_DEFAULT 100
 #define REG_WEIGHT_MAX     1000
 #define REG_LEASE_MAX_S    86400
@@ -45,6 +47,7 @@ struct reg_instance {
 	struct str address;       /* IPv4 or IPv6, as text */
 	struct str zone, version; /* "" when not given */
 	struct str metadata;      /* "key NUL value NUL" for each pair, see reg_metadata_next */
+	struct str eureka;        /* what only Eureka's API knows (eureka_instance.h); else "" */
 	uint32_t lease_s;
 	uint16_t port;
 	uint16_t weight; /* 1..REG_WEIGHT_MAX */
@@ -56,10 +59,20 @@ struct reg_instance {
 	uint64_t registered_ms; /* wall clock */
 };
 
+/* Whether the override is what counts. Eureka's clients expect that one, say UP, does not lift what
+ * they say of themselves, unless that is UP or OUT_OF_SERVICE. */
+static inline bool reg_is_overridden(enum reg_status override, enum reg_status status,
+				     bool is_eureka)
+{
+	return override != REG_NO_STATUS &&
+	       (!is_eureka || status == REG_UP || status == REG_OUT_OF_SERVICE);
+}
+
 /* The one that counts. */
 static inline enum reg_status reg_instance_status(const struct reg_instance *i)
 {
-	return i->override != REG_NO_STATUS ? i->override : i->status;
+	return reg_is_overridden(i->override, i->status, i->eureka.len > 0) ? i->override
+									    : i->status;
 }
 
 /* Address and port in one. Cannot fail on a checked instance. */

@@ -29,6 +29,7 @@ struct registry {
 	struct reg_store *store;
 	struct reg_watch *watch;
 	struct reg_persist *persist;
+	struct reg_writer memory;
 	struct http_server *server;
 	struct reg_api api;
 	struct loop_timer sweep, stop_deadline;
@@ -239,9 +240,11 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 	r->watch = reg_watch_new(r->loop, r->store);
 	if (!r->watch)
 		return err_set(err, -ENOMEM, "out of memory");
+	reg_writer_memory_init(&r->memory, r->loop, r->store);
 	r->api = (struct reg_api) {
 		.loop = r->loop,
 		.store = r->store,
+		.writer = &r->memory,
 		.watch = r->watch,
 		.persist = r->persist,
 		.server = r->server,

@@ -40,7 +40,7 @@ void reg_pulse_beat(struct reg_pulse *p, uint64_t now_ms, uint64_t gap_ms, uint3
 bool reg_pulse_has_collapsed(struct reg_pulse *p, uint64_t now_ms, uint32_t lease_s)
 {
 	uint64_t window_s = MIN(MAX(lease_s / 2, 1U), (uint32_t)WINDOW_MAX_S);
-	uint64_t seen = 0;
+	uint64_t seen = 0, expected;
 
 	if (p->leases < REG_PULSE_MIN_LEASES)
 		return false;
@@ -48,5 +48,8 @@ bool reg_pulse_has_collapsed(struct reg_pulse *p, uint64_t now_ms, uint32_t leas
 	/* Whole seconds before the current one, plus that one: never less than the window. */
 	for (uint64_t i = 0; i <= window_s && i <= p->now_s; i++)
 		seen += p->beats[(p->now_s - i) % REG_PULSE_S];
-	return seen * MICRO * 2 < p->expected_micro * window_s;
+	expected = p->expected_micro * window_s;
+	/* More than half are silent, and so many that they hardly died one by one. */
+	return seen * MICRO * 2 < expected &&
+	       (expected - seen * MICRO) * p->leases >= expected * REG_PULSE_MIN_LEASES;
 }

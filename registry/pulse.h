@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Whether renewals as a whole have collapsed: more than half of those that the living leases let
- * expect are missing. That smells of a network cut at the registry, not of instances that died. No
- * clock: time is a parameter.
+ * expect are missing, those of 10 leases at least. That smells of a network cut at the registry,
+ * not of instances that died. No clock: time is a parameter.
  */
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #define REG_PULSE_S          64 /* seconds remembered */
-#define REG_PULSE_MIN_LEASES 10 /* with fewer leases nothing can be said */
+#define REG_PULSE_MIN_LEASES 10 /* fewer silent ones are deaths */
 
 struct reg_pulse {
 	uint32_t beats[REG_PULSE_S]; /* per second, a ring */

@@ -11,12 +11,12 @@
 
 #include "lib/cleanup.h"
 #include "lib/hash.h"
+#include "registry/record.h"
 
 /* All numbers are little-endian. A record is its length and checksum, then the body. */
 #define MAGIC      "GHREGSN1"
 #define HEADER_LEN 40 /* magic, index, saved_ms, count, checksum */
 #define PREFIX_LEN 12 /* u32 length of the body, u64 checksum */
-#define FIXED_LEN  37 /* of a body, before its text */
 #define CHECK_LEN  8
 
 /* Against damage, not against forgery: the key is no secret. */
@@ -27,30 +27,10 @@ static uint64_t checksum(const void *p, size_t len)
 	return hash_sip13(&key, p, len);
 }
 
-static void put_u16(struct buf *b, uint16_t v)
-{
-	v = htole16(v);
-	buf_append(b, &v, sizeof(v));
-}
-
-static void put_u32(struct buf *b, uint32_t v)
-{
-	v = htole32(v);
-	buf_append(b, &v, sizeof(v));
-}
-
 static void put_u64(struct buf *b, uint64_t v)
 {
 	v = htole64(v);
 	buf_append(b, &v, sizeof(v));
-}
-
-static uint16_t get_u16(const char *p)
-{
-	uint16_t v;
-
-	memcpy(&v, p, sizeof(v));
-	return le16toh(v);
 }
 
 static uint32_t get_u32(const char *p)
@@ -59,6 +39,12 @@ static uint32_t get_u32(const char *p)
 
 	memcpy(&v, p, sizeof(v));
 	return le32toh(v);
+}
+
+static void set_u32(char *p, uint32_t v)
+{
+	v = htole32(v);
+	memcpy(p, &v, sizeof(v));
 }
 
 static uint64_t get_u64(const char *p)
@@ -71,34 +57,6 @@ static uint64_t get_u64(const char *p)
 
 /* --- writing --------------------------------------------------------------------------------- */
 
-static void encode_instance(struct buf *out, struct str app, const struct reg_instance *i)
-{
-	put_u32(out, (uint32_t)(FIXED_LEN + app.len + i->id.len + i->address.len + i->zone.len +
-				i->version.len + i->metadata.len));
-	put_u64(out, 0); /* the checksum */
-	put_u64(out, i->index);
-	put_u64(out, i->registered_ms);
-	put_u32(out, i->lease_s);
-	put_u16(out, i->port);
-	put_u16(out, i->weight);
-	buf_putc(out, (char)i->is_secure);
-	buf_putc(out, (char)i->status);
-	buf_putc(out, (char)i->override);
-	put_u16(out, (uint16_t)app.len);
-	put_u16(out, (uint16_t)i->id.len);
-	buf_putc(out, (char)i->address.len);
-	buf_putc(out, (char)i->zone.len);
-	buf_putc(out, (char)i->version.len);
-	put_u16(out, (uint16_t)i->metadata.len);
-	buf_putc(out, 0);
-	buf_add(out, app);
-	buf_add(out, i->id);
-	buf_add(out, i->address);
-	buf_add(out, i->zone);
-	buf_add(out, i->version);
-	buf_add(out, i->metadata);
-}
-
 void reg_snapshot_encode(const struct reg_store *store, uint64_t wall_ms, struct buf *out)
 {
 	buf_append(out, MAGIC, 8);
@@ -108,12 +66,18 @@ void reg_snapshot_encode(const struct reg_store *store, uint64_t wall_ms, struct
 	put_u64(out, 0);
 	for (const struct reg_entry *e = reg_store_change_after(store, 0); e;
 	     e = reg_store_next_change(store, e)) {
+		static const char prefix[PREFIX_LEN];
 		struct reg_instance i;
+		size_t at;
 
 		if (reg_entry_change(e) == REG_DELETE)
 			continue;
 		reg_entry_get(e, &i);
-		encode_instance(out, str_from(reg_entry_app(e)), &i);
+		at = buf_len(out);
+		buf_append(out, prefix, PREFIX_LEN);
+		reg_record_encode(str_from(reg_entry_app(e)), &i, out);
+		if (!buf_failed(out))
+			set_u32(buf_data(out) + at, (uint32_t)(buf_len(out) - at - PREFIX_LEN));
 	}
 }
 
@@ -134,69 +98,6 @@ void reg_snapshot_seal(struct buf *encoded)
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
-
-/* Pairs of NUL-terminated texts, and nothing behind. */
-static bool is_metadata(struct str s)
-{
-	size_t nuls = 0;
-
-	for (size_t i = 0; i < s.len; i++)
-		nuls += s.p[i] == '\0';
-	return s.len == 0 || (nuls % 2 == 0 && s.p[s.len - 1] == '\0');
-}
-
-static struct str take(struct str *rest, size_t len)
-{
-	struct str s = str_sub(*rest, 0, len);
-
-	*rest = str_sub(*rest, len, rest->len);
-	return s;
-}
-
-/* A checksum proves that we read what was written, not that it makes sense to this version. */
-static bool decode_instance(struct str body, struct str *app, struct reg_instance *i)
-{
-	const char *p = body.p;
-	char name[REG_APP_MAX + 1];
-	struct str rest;
-	struct net_addr addr;
-	size_t app_len, id_len, address_len, zone_len, version_len, metadata_len;
-
-	if (body.len < FIXED_LEN)
-		return false;
-	*i = (struct reg_instance) {
-		.index = get_u64(p),
-		.registered_ms = get_u64(p + 8),
-		.lease_s = get_u32(p + 16),
-		.port = get_u16(p + 20),
-		.weight = get_u16(p + 22),
-		.is_secure = p[24] != 0,
-		.status = (unsigned char)p[25],
-		.override = (unsigned char)p[26],
-	};
-	app_len = get_u16(p + 27);
-	id_len = get_u16(p + 29);
-	address_len = (unsigned char)p[31];
-	zone_len = (unsigned char)p[32];
-	version_len = (unsigned char)p[33];
-	metadata_len = get_u16(p + 34);
-	rest = str_sub(body, FIXED_LEN, body.len);
-	if (app_len + id_len + address_len + zone_len + version_len + metadata_len != rest.len)
-		return false;
-	*app = take(&rest, app_len);
-	i->id = take(&rest, id_len);
-	i->address = take(&rest, address_len);
-	i->zone = take(&rest, zone_len);
-	i->version = take(&rest, version_len);
-	i->metadata = rest;
-	return reg_app_name(*app, name) && id_len > 0 && id_len <= REG_ID_MAX &&
-	       zone_len <= REG_TEXT_MAX && version_len <= REG_TEXT_MAX &&
-	       metadata_len <= REG_METADATA_BYTES && is_metadata(i->metadata) && i->port > 0 &&
-	       i->weight > 0 && i->weight <= REG_WEIGHT_MAX && i->lease_s > 0 &&
-	       i->lease_s <= REG_LEASE_MAX_S && i->status > REG_NO_STATUS &&
-	       i->status < REG_STATUSES && i->override < REG_STATUSES &&
-	       net_parse_ip(&addr, i->address, i->port) == 0;
-}
 
 int reg_snapshot_decode(struct str bytes, struct reg_snapshot_info *info,
 			void (*on_instance)(struct str app, const struct reg_instance *i,
@@ -225,7 +126,7 @@ int reg_snapshot_decode(struct str bytes, struct reg_snapshot_info *info,
 		if (len > rest.len - PREFIX_LEN)
 			break;
 		body = str_sub(rest, PREFIX_LEN, PREFIX_LEN + len);
-		if (checksum(body.p, body.len) != check || !decode_instance(body, &app, &i))
+		if (checksum(body.p, body.len) != check || !reg_record_decode(body, &app, &i))
 			break;
 		on_instance(app, &i, arg);
 		got.read++;

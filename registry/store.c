@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "registry/store.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -7,62 +6,14 @@
 
 #include "lib/cleanup.h"
 #include "lib/clock.h"
-#include "lib/hash.h"
-#include "lib/hmap.h"
-#include "lib/list.h"
-#include "lib/wheel.h"
-#include "registry/pulse.h"
+#include "registry/store_private.h"
 
 #define MAX_INSTANCES  1000000
 #define MAX_BYTES      (1UL << 30)
 #define MAX_TOMBSTONES 65536
 #define TOMBSTONE_MS   180000
 #define HOLD_LEASES    10 /* after so many lease times a held instance goes all the same */
-
-struct reg_app {
-	struct hmap_node by_name;
-	struct list node; /* in store->apps */
-	struct list instances;
-	size_t count;   /* alive */
-	size_t entries; /* alive and departed: the app lives as long as one is left */
-	uint64_t index;
-	char name[];
-};
-
-/*
- * One allocation with all its text. A departed one stays in `changes` (and in `departed`) for a
- * while, so that watchers can be told what they missed.
- */
-struct reg_entry {
-	struct hmap_node by_key;
-	struct list in_app; /* or in store->departed */
-	struct list in_changes;
-	struct wheel_timer lease;
-	struct reg_app *app;
-	uint64_t index;
-	uint64_t registered_ms;
-	uint64_t renewed_ms; /* or when it departed */
-	uint64_t held_ms;    /* since when self-preservation holds it */
-	uint32_t lease_s;
-	uint16_t port, weight;
-	uint16_t id_len, address_len, zone_len, version_len, metadata_len;
-	uint8_t status, override, change;
-	bool is_secure : 1, is_departed : 1, is_held : 1;
-	char text[]; /* id, address, zone, version, metadata */
-};
-
-struct reg_store {
-	struct reg_store_config config;
-	struct hash_key key;
-	struct hmap apps_by_name, entries;
-	struct list apps;     /* in order of appearance */
-	struct list changes;  /* entries, in order of index */
-	struct list departed; /* longest first */
-	struct wheel leases;  /* milliseconds */
-	struct reg_pulse pulse;
-	uint64_t index, history_index;
-	struct reg_store_stats stats;
-};
+#define ASK_AGAIN_MS   1000
 
 /* --- look-up --------------------------------------------------------------------------------- */
 
@@ -76,7 +27,7 @@ static uint64_t entry_hash(const struct reg_store *s, const struct reg_app *app,
 	return hash_sip13(&s->key, id.p, id.len) ^ hash_mix64(app->by_name.hash);
 }
 
-static struct reg_app *app_find(const struct reg_store *s, struct str name)
+struct reg_app *reg_store_find_app(const struct reg_store *s, struct str name)
 {
 	uint64_t hash = app_hash(s, name);
 
@@ -89,6 +40,7 @@ static struct reg_app *app_find(const struct reg_store *s, struct str name)
 	return NULL;
 }
 
+/* Alive or departed. */
 static struct reg_entry *entry_find(const struct reg_store *s, const struct reg_app *app,
 				    struct str id)
 {
@@ -104,6 +56,13 @@ static struct reg_entry *entry_find(const struct reg_store *s, const struct reg_
 			return e;
 	}
 	return NULL;
+}
+
+struct reg_entry *reg_store_find_entry(const struct reg_store *s, struct str app, struct str id)
+{
+	struct reg_entry *e = entry_find(s, reg_store_find_app(s, app), id);
+
+	return e && !e->is_departed ? e : NULL;
 }
 
 /* --- apps ------------------------------------------------------------------------------------ */
@@ -148,13 +107,13 @@ static void app_count(struct reg_store *s, struct reg_app *app, int by)
 static size_t entry_size(const struct reg_entry *e)
 {
 	return sizeof(*e) + e->id_len + e->address_len + e->zone_len + e->version_len +
-	       e->metadata_len;
+	       e->metadata_len + e->eureka_len;
 }
 
 static size_t instance_size(const struct reg_instance *i)
 {
 	return sizeof(struct reg_entry) + i->id.len + i->address.len + i->zone.len +
-	       i->version.len + i->metadata.len;
+	       i->version.len + i->metadata.len + i->eureka.len;
 }
 
 static char *put_text(char *at, struct str s, uint16_t *len)
@@ -185,7 +144,8 @@ static struct reg_entry *entry_new(struct reg_app *app, const struct reg_instanc
 	at = put_text(at, i->address, &e->address_len);
 	at = put_text(at, i->zone, &e->zone_len);
 	at = put_text(at, i->version, &e->version_len);
-	put_text(at, i->metadata, &e->metadata_len);
+	at = put_text(at, i->metadata, &e->metadata_len);
+	put_text(at, i->eureka, &e->eureka_len);
 	list_init(&e->in_app);
 	list_init(&e->in_changes);
 	return e;
@@ -214,11 +174,14 @@ void reg_entry_get(const struct reg_entry *e, struct reg_instance *out)
 	out->version = str_of(at, e->version_len);
 	at += e->version_len;
 	out->metadata = str_of(at, e->metadata_len);
+	at += e->metadata_len;
+	out->eureka = str_of(at, e->eureka_len);
 }
 
 static enum reg_status entry_status(const struct reg_entry *e)
 {
-	return e->override != REG_NO_STATUS ? e->override : e->status;
+	return reg_is_overridden(e->override, e->status, e->eureka_len > 0) ? e->override
+									    : e->status;
 }
 
 static bool entry_says(const struct reg_entry *e, const struct reg_instance *i)
@@ -226,10 +189,12 @@ static bool entry_says(const struct reg_entry *e, const struct reg_instance *i)
 	struct reg_instance mine;
 
 	reg_entry_get(e, &mine);
-	return mine.lease_s == i->lease_s && mine.port == i->port && mine.weight == i->weight &&
+	return (i->override == REG_NO_STATUS || mine.override != REG_NO_STATUS) &&
+	       mine.lease_s == i->lease_s && mine.port == i->port && mine.weight == i->weight &&
 	       mine.is_secure == i->is_secure && mine.status == i->status &&
 	       str_eq(mine.address, i->address) && str_eq(mine.zone, i->zone) &&
-	       str_eq(mine.version, i->version) && str_eq(mine.metadata, i->metadata);
+	       str_eq(mine.version, i->version) && str_eq(mine.metadata, i->metadata) &&
+	       str_eq(mine.eureka, i->eureka);
 }
 
 /* Counts an instance in or out: everything that is a sum over the living. */
@@ -267,8 +232,10 @@ static void entry_free(struct reg_store *s, struct reg_entry *e)
 	free(e);
 }
 
-static void entry_changed(struct reg_store *s, struct reg_entry *e, enum reg_change change)
+static void entry_changed(struct reg_store *s, struct reg_entry *e, enum reg_change change,
+			  uint64_t now_ms)
 {
+	e->changed_ms = now_ms;
 	e->index = ++s->index;
 	e->app->index = e->index;
 	e->change = (uint8_t)change;
@@ -289,12 +256,25 @@ static void entry_release(struct reg_store *s, struct reg_entry *e)
 		s->config.on_preserving(false, s->config.arg);
 }
 
+void reg_store_extend(struct reg_store *s, struct reg_entry *e, uint64_t at_ms)
+{
+	e->renewed_ms = at_ms;
+	entry_release(s, e);
+	wheel_add(&s->leases, &e->lease, at_ms + e->lease_s * MSEC_PER_SEC);
+}
+
 static void entry_renew(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
 {
 	reg_pulse_beat(&s->pulse, now_ms, now_ms - e->renewed_ms, e->lease_s);
-	e->renewed_ms = now_ms;
-	entry_release(s, e);
-	wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
+	reg_store_extend(s, e, now_ms);
+}
+
+/* Of a departed one nothing is left. */
+static void entry_bury(struct reg_store *s, struct reg_entry *e)
+{
+	s->stats.tombstones--;
+	hmap_remove(&s->entries, &e->by_key);
+	entry_free(s, e);
 }
 
 /* The oldest departures are forgotten; who has not seen them yet needs the full state. */
@@ -303,8 +283,7 @@ static void store_forget_oldest(struct reg_store *s)
 	struct reg_entry *e = container_of(s->departed.next, struct reg_entry, in_app);
 
 	s->history_index = e->index;
-	s->stats.tombstones--;
-	entry_free(s, e);
+	entry_bury(s, e);
 }
 
 static void store_forget(struct reg_store *s, uint64_t now_ms)
@@ -324,14 +303,14 @@ static void entry_depart(struct reg_store *s, struct reg_entry *e, uint64_t now_
 {
 	entry_release(s, e);
 	wheel_remove(&s->leases, &e->lease);
+	wheel_remove(&s->untold, &e->untold);
 	entry_count(s, e, -1);
-	hmap_remove(&s->entries, &e->by_key);
 	list_remove(&e->in_app);
 	list_add_tail(&s->departed, &e->in_app);
 	e->is_departed = true;
 	e->renewed_ms = now_ms;
 	s->stats.tombstones++;
-	entry_changed(s, e, REG_DELETE);
+	entry_changed(s, e, REG_DELETE, now_ms);
 }
 
 /* Whether a lease that ran out is held because nearly all seem to run out. */
@@ -371,6 +350,10 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 			wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
 			continue;
 		}
+		if (s->config.on_expire && !s->config.on_expire(e, s->config.arg)) {
+			wheel_add(&s->leases, &e->lease, now_ms + ASK_AGAIN_MS);
+			continue;
+		}
 		s->stats.expiries++;
 		entry_depart(s, e, now_ms);
 	}
@@ -389,24 +372,28 @@ static int store_make_room(struct reg_store *s, const struct reg_instance *i, bo
 	return s->stats.bytes + instance_size(i) > s->config.max_bytes ? -ENOSPC : 0;
 }
 
-/* A departed instance of the same id is history now: who missed its leaving sees it come. */
+/* Where a departed one of the same id still is, the new one takes its place: whoever missed that it
+ * left is told that it is there, and what it is now. */
 static int store_add(struct reg_store *s, struct str name, const struct reg_instance *i,
 		     uint64_t now_ms, struct reg_entry **out)
 {
-	struct reg_app *app = app_find(s, name);
-	struct reg_entry *e;
+	struct reg_app *app = reg_store_find_app(s, name);
+	struct reg_entry *departed, *e;
 
 	if (!app)
 		app = app_new(s, name);
 	if (!app)
 		return -ENOMEM;
+	departed = entry_find(s, app, i->id);
 	e = entry_new(app, i);
 	if (!e || entry_link(s, e) < 0) {
 		free(e);
 		app_drop_if_empty(s, app);
 		return -ENOMEM;
 	}
-	e->renewed_ms = now_ms;
+	if (departed)
+		entry_bury(s, departed);
+	e->renewed_ms = e->changed_ms = e->told_ms = now_ms;
 	wheel_add(&s->leases, &e->lease, now_ms + e->lease_s * MSEC_PER_SEC);
 	*out = e;
 	return 0;
@@ -419,11 +406,11 @@ static int store_replace(struct reg_store *s, struct reg_entry *old, const struc
 
 	if (!e)
 		return -ENOMEM;
-	e->override = old->override;
-	e->registered_ms = old->registered_ms;
 	e->renewed_ms = old->renewed_ms;
+	e->told_ms = now_ms;
 	entry_release(s, old);
 	wheel_remove(&s->leases, &old->lease);
+	wheel_remove(&s->untold, &old->untold);
 	entry_count(s, old, -1);
 	hmap_remove(&s->entries, &old->by_key);
 	/* Cannot fail: one was just taken out. */
@@ -432,14 +419,33 @@ static int store_replace(struct reg_store *s, struct reg_entry *old, const struc
 	entry_free(s, old);
 	entry_renew(s, e, now_ms);
 	s->stats.replacements++;
-	entry_changed(s, e, REG_PUT);
+	entry_changed(s, e, REG_PUT, now_ms);
+	return 0;
+}
+
+int reg_store_set(struct reg_store *s, struct str app, struct reg_entry *old,
+		  const struct reg_instance *i, uint64_t now_ms)
+{
+	struct reg_entry *e;
+	int r = store_make_room(s, i, !old);
+
+	if (r < 0)
+		return r;
+	if (old)
+		return store_replace(s, old, i, now_ms);
+	r = store_add(s, app, i, now_ms, &e);
+	if (r < 0)
+		return r;
+	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);
+	s->stats.registrations++;
+	entry_changed(s, e, REG_PUT, now_ms);
 	return 0;
 }
 
 int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance *i,
 		  uint64_t now_ms, uint64_t wall_ms, uint64_t *index)
 {
-	struct reg_entry *e = entry_find(s, app_find(s, app), i->id);
+	struct reg_entry *e = reg_store_find_entry(s, app, i->id);
 	struct reg_instance fresh = *i;
 	int r;
 
@@ -448,31 +454,20 @@ int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance
 		*index = e->index;
 		return REG_PUT_SAME;
 	}
-	r = store_make_room(s, i, !e);
+	fresh.registered_ms = e ? e->registered_ms : wall_ms;
+	if (e && e->override != REG_NO_STATUS)
+		fresh.override = e->override;
+	r = reg_store_set(s, app, e, &fresh, now_ms);
 	if (r < 0)
 		return r;
-	fresh.override = REG_NO_STATUS;
-	fresh.registered_ms = wall_ms;
-	if (e) {
-		r = store_replace(s, e, &fresh, now_ms);
-		if (r == 0)
-			*index = s->index;
-		return r < 0 ? r : REG_PUT_REPLACED;
-	}
-	r = store_add(s, app, &fresh, now_ms, &e);
-	if (r < 0)
-		return r;
-	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);
-	s->stats.registrations++;
-	entry_changed(s, e, REG_PUT);
 	*index = s->index;
-	return REG_PUT_NEW;
+	return e ? REG_PUT_REPLACED : REG_PUT_NEW;
 }
 
 int reg_store_restore(struct reg_store *s, struct str app, const struct reg_instance *i,
 		      uint64_t now_ms)
 {
-	struct reg_entry *e = entry_find(s, app_find(s, app), i->id);
+	struct reg_entry *e = reg_store_find_entry(s, app, i->id);
 	int r;
 
 	if (e)
@@ -489,7 +484,7 @@ int reg_store_restore(struct reg_store *s, struct str app, const struct reg_inst
 
 int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t now_ms)
 {
-	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+	struct reg_entry *e = reg_store_find_entry(s, app, id);
 
 	if (!e) {
 		s->stats.unknown_renewals++;
@@ -497,146 +492,41 @@ int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t
 	}
 	s->stats.renewals++;
 	entry_renew(s, e, now_ms);
+	if (s->config.is_shared && !e->untold.is_pending)
+		wheel_add(&s->untold, &e->untold,
+			  MAX(now_ms, e->told_ms + e->lease_s * MSEC_PER_SEC / 3));
 	return 0;
 }
 
-int reg_store_set_override(struct reg_store *s, struct str app, struct str id,
-			   enum reg_status status)
+int reg_store_set_status(struct reg_store *s, struct str app, struct str id,
+			 enum reg_status override, enum reg_status reported, uint64_t now_ms)
 {
-	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+	struct reg_entry *e = reg_store_find_entry(s, app, id);
 
 	if (!e)
 		return -ENOENT;
-	if (e->override == status)
+	if (reported == REG_NO_STATUS)
+		reported = e->status;
+	if (e->override == override && e->status == reported)
 		return 0;
-	s->stats.overrides++;
+	s->stats.overrides += e->override != override;
 	s->stats.by_status[entry_status(e)]--;
-	e->override = (uint8_t)status;
+	e->override = (uint8_t) override;
+	e->status = (uint8_t)reported;
 	s->stats.by_status[entry_status(e)]++;
-	entry_changed(s, e, REG_STATUS_CHANGE);
+	entry_changed(s, e, REG_STATUS_CHANGE, now_ms);
 	return 0;
 }
 
 int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_t now_ms)
 {
-	struct reg_entry *e = entry_find(s, app_find(s, app), id);
+	struct reg_entry *e = reg_store_find_entry(s, app, id);
 
 	if (!e)
 		return -ENOENT;
 	s->stats.removals++;
 	entry_depart(s, e, now_ms);
 	return 0;
-}
-
-/* --- reading --------------------------------------------------------------------------------- */
-
-uint64_t reg_store_index(const struct reg_store *s)
-{
-	return s->index;
-}
-
-uint64_t reg_store_history_index(const struct reg_store *s)
-{
-	return s->history_index;
-}
-
-const struct reg_app *reg_store_app(const struct reg_store *s, struct str app)
-{
-	return app_find(s, app);
-}
-
-uint64_t reg_app_index(const struct reg_store *s, const struct reg_app *app)
-{
-	/* What was given out before this life of the registry says nothing about now. */
-	return app ? MAX(app->index, s->config.start_index) : s->history_index;
-}
-
-const char *reg_app_get_name(const struct reg_app *app)
-{
-	return app->name;
-}
-
-size_t reg_app_count(const struct reg_app *app)
-{
-	return app->count;
-}
-
-const struct reg_app *reg_store_next_app(const struct reg_store *s, const struct reg_app *app)
-{
-	const struct list *next = app ? app->node.next : s->apps.next;
-
-	return next == &s->apps ? NULL : container_of((uintptr_t)next, const struct reg_app, node);
-}
-
-const struct reg_entry *reg_app_next(const struct reg_app *app, const struct reg_entry *entry)
-{
-	const struct list *next = entry ? entry->in_app.next : app->instances.next;
-
-	return next == &app->instances
-		       ? NULL
-		       : container_of((uintptr_t)next, const struct reg_entry, in_app);
-}
-
-const struct reg_entry *reg_store_find(const struct reg_store *s, struct str app, struct str id)
-{
-	return entry_find(s, app_find(s, app), id);
-}
-
-static const struct reg_entry *change_at(const struct reg_store *s, const struct list *node)
-{
-	return node == &s->changes
-		       ? NULL
-		       : container_of((uintptr_t)node, const struct reg_entry, in_changes);
-}
-
-/* From the end: who asks is seldom far behind. */
-const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64_t index)
-{
-	const struct list *at = &s->changes;
-
-	for (;;) {
-		const struct reg_entry *e = change_at(s, at->prev);
-
-		if (!e || e->index <= index)
-			return change_at(s, at);
-		at = at->prev;
-	}
-}
-
-const struct reg_entry *reg_store_next_change(const struct reg_store *s,
-					      const struct reg_entry *entry)
-{
-	return change_at(s, entry->in_changes.next);
-}
-
-const char *reg_entry_app(const struct reg_entry *e)
-{
-	return e->app->name;
-}
-
-enum reg_change reg_entry_change(const struct reg_entry *e)
-{
-	return e->change;
-}
-
-uint64_t reg_entry_index(const struct reg_entry *e)
-{
-	return e->index;
-}
-
-uint64_t reg_entry_renewed_ms(const struct reg_entry *e)
-{
-	return e->renewed_ms;
-}
-
-bool reg_entry_is_held(const struct reg_entry *e)
-{
-	return e->is_held;
-}
-
-const struct reg_store_stats *reg_store_stats(const struct reg_store *s)
-{
-	return &s->stats;
 }
 
 /* --- the store ------------------------------------------------------------------------------- */
@@ -656,12 +546,14 @@ struct reg_store *reg_store_new(const struct reg_store_config *config, uint64_t 
 		s->config.max_tombstones = MAX_TOMBSTONES;
 	if (!s->config.tombstone_ms)
 		s->config.tombstone_ms = TOMBSTONE_MS;
-	s->index = s->history_index = config->start_index;
+	s->index = s->history_index = s->start_index = config->start_index;
 	random_bytes(&s->key, sizeof(s->key));
 	list_init(&s->apps);
 	list_init(&s->changes);
 	list_init(&s->departed);
+	list_init(&s->to_tell);
 	wheel_init(&s->leases, now_ms);
+	wheel_init(&s->untold, now_ms);
 	reg_pulse_init(&s->pulse, now_ms);
 	return s;
 }

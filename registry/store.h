@@ -22,12 +22,16 @@ struct reg_store_config {
 	/* Changes get the numbers behind this one. Must be beyond any that was given out before. */
 	uint64_t start_index;
 	bool has_self_preservation;
+	bool is_shared;        /* renewals are remembered for reg_store_next_untold */
 	size_t max_instances;  /* 0: 1,000,000 */
 	size_t max_bytes;      /* of instances; 0: 1 GiB */
 	size_t max_tombstones; /* 0: 65,536 */
 	uint64_t tombstone_ms; /* how long the departed are remembered; 0: 180 s */
 	/* After each change, in the order of their indexes. May read the store, not change it. */
 	void (*on_change)(const struct reg_entry *entry, enum reg_change change, void *arg);
+	/* A lease ran out: false keeps the instance, and asks again after a second. NULL: it
+	 * leaves. */
+	bool (*on_expire)(const struct reg_entry *entry, void *arg);
 	/* Self-preservation begins to hold leases, or has ended. */
 	void (*on_preserving)(bool is_preserving, void *arg);
 	void *arg;
@@ -41,9 +45,10 @@ void reg_store_free(struct reg_store **store);
 
 enum reg_put { REG_PUT_NEW, REG_PUT_REPLACED, REG_PUT_SAME };
 /*
- * Registers, or replaces and keeps what the registry itself knows (override, time of registration).
- * What is the same already only renews the lease. *index is that of the instance's last change.
- * Returns a reg_put, or -ENOMEM, -ENOSPC over the bounds.
+ * Registers, or replaces and keeps what the registry itself knows (override, time of registration);
+ * an override of `i` counts where none is known. What is the same already only renews the lease.
+ * *index is that of the instance's last change. Returns a reg_put, or -ENOMEM, -ENOSPC over the
+ * bounds.
  */
 int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance *i,
 		  uint64_t now_ms, uint64_t wall_ms, uint64_t *index);
@@ -53,13 +58,35 @@ int reg_store_restore(struct reg_store *s, struct str app, const struct reg_inst
 		      uint64_t now_ms);
 /* 0, or -ENOENT. */
 int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t now_ms);
-/* REG_NO_STATUS takes the override away. 0, or -ENOENT. */
-int reg_store_set_override(struct reg_store *s, struct str app, struct str id,
-			   enum reg_status status);
+/* REG_NO_STATUS takes the override away; as `reported` it leaves what the instance says. 0, or
+ * -ENOENT. */
+int reg_store_set_status(struct reg_store *s, struct str app, struct str id,
+			 enum reg_status override, enum reg_status reported, uint64_t now_ms);
 int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_t now_ms);
 void reg_store_set_self_preservation(struct reg_store *s, bool is_on);
 /* Lets leases run out and forgets old departures. */
 void reg_store_sweep(struct reg_store *s, uint64_t now_ms);
+
+/* --- of a store that several registries share ------------------------------------------------ */
+
+/* The next change gets a number beyond this one, if it is more than the last. */
+void reg_store_advance(struct reg_store *s, uint64_t index);
+/* What was before this index is not known: nobody can be told what he missed. */
+void reg_store_begin(struct reg_store *s, uint64_t index);
+/* An instance as another one has it: with its index, override and time of registration. Older news
+ * than ours change nothing. 0, -ENOMEM, -ENOSPC. */
+int reg_store_take(struct reg_store *s, struct str app, const struct reg_instance *i,
+		   uint64_t now_ms);
+/* Another one renewed it, at `at_ms`. */
+void reg_store_heard(struct reg_store *s, struct str app, struct str id, uint64_t at_ms,
+		     uint64_t now_ms);
+/* All leases begin anew: nobody could renew for a while. */
+void reg_store_grace(struct reg_store *s, uint64_t now_ms);
+/* The next instance that was renewed and that the others must be told of, at most one time in a
+ * third of its lease; from then on it counts as told. NULL when there is none (any more). */
+const struct reg_entry *reg_store_next_untold(struct reg_store *s, uint64_t now_ms);
+/* They were not told after all. */
+void reg_store_untold(struct reg_store *s, struct str app, struct str id, uint64_t now_ms);
 
 /* --- reading: pointers are good until the next change ---------------------------------------- */
 
@@ -91,6 +118,7 @@ const char *reg_entry_app(const struct reg_entry *e);
 enum reg_change reg_entry_change(const struct reg_entry *e);
 uint64_t reg_entry_index(const struct reg_entry *e);
 uint64_t reg_entry_renewed_ms(const struct reg_entry *e);
+uint64_t reg_entry_changed_ms(const struct reg_entry *e);
 bool reg_entry_is_held(const struct reg_entry *e);
 
 struct reg_store_stats {

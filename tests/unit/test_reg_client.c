@@ -19,6 +19,7 @@ struct registry {
 	struct reg_watch *watch;
 	struct http_server *server;
 	struct reg_api api;
+	struct reg_writer writer;
 	struct net_addr addr;
 	bool has_no_streams;
 };
@@ -65,7 +66,9 @@ static void registry_start(struct registry *r, struct loop *loop)
 		net_parse(&r->addr, STR("127.0.0.1:0"), 0);
 	assert_int_equal(http_server_listen(r->server, &r->addr, 0, &err), 0);
 	http_server_address(r->server, 0, &r->addr);
+	reg_writer_memory_init(&r->writer, loop, r->store);
 	r->api = (struct reg_api) { .loop = loop,
+				    .writer = &r->writer,
 				    .store = r->store,
 				    .watch = r->watch,
 				    .server = r->server,
@@ -212,7 +215,8 @@ static void follows_changes(void **state)
 	put(&w->registry, "c", 82); /* in one round: one list */
 	until(w, "80 81 82");
 	assert_int_equal(w->lists, 2);
-	reg_store_set_override(w->registry.store, STR("app"), STR("b"), REG_OUT_OF_SERVICE);
+	reg_store_set_status(w->registry.store, STR("app"), STR("b"), REG_OUT_OF_SERVICE,
+			     REG_NO_STATUS, 0);
 	until(w, "80 81! 82");
 	put(&w->registry, "a", 90);
 	until(w, "90 81! 82");

@@ -67,7 +67,7 @@ static void gives_back_what_was_written(void **state)
 	struct buf b;
 
 	(void)state;
-	reg_store_set_override(s, STR("app"), STR("id-0"), REG_OUT_OF_SERVICE);
+	reg_store_set_status(s, STR("app"), STR("id-0"), REG_OUT_OF_SERVICE, REG_NO_STATUS, 0);
 	reg_store_remove(s, STR("app"), STR("id-1"), 0);
 	sealed(s, &b);
 	assert_int_equal(reg_snapshot_decode(buf_str(&b), &info, restore, again, &err), 0);
