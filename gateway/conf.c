@@ -5,6 +5,7 @@
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
 #include "gateway/router.h"
+#include "gateway/template.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 
@@ -35,6 +36,44 @@ static const char *valid_rewrite(struct str path)
 	if (complaint)
 		return complaint;
 	return strpbrk(path.p, "*{}") ? "must be a plain path" : NULL;
+}
+
+static const char *valid_rewrite_path(struct str path)
+{
+	if (str_ends(path, STR("/*")))
+		path.len -= 2;
+	return template_check(path, TEMPLATE_PATH);
+}
+
+static const char *valid_redirect(struct str location)
+{
+	return template_check(location, TEMPLATE_LOCATION);
+}
+
+static const char *valid_redirect_path(struct str path)
+{
+	return path.p[0] == '/' && (path.len < 2 || path.p[1] != '/') ? NULL
+								      : "must begin with one \"/\"";
+}
+
+static const char *valid_redirect_prefix(struct str path)
+{
+	const char *complaint = valid_redirect_path(path);
+
+	return complaint || !strpbrk(path.p, "?#") ? complaint : "must not have a query";
+}
+
+static const char *valid_redirect_host(struct str host)
+{
+	const char *complaint = router_check_host(host);
+
+	return complaint || host.p[0] != '*' ? complaint : "must be one host";
+}
+
+static const char *valid_field_value(struct str value)
+{
+	return http_is_field_value(value) ? NULL
+					  : "must be a header value without control characters";
 }
 
 static const char *valid_ip(struct str text)
@@ -74,6 +113,13 @@ static const char *valid_location(struct str location)
 			return "must be a URL or a path without white space";
 	}
 	return NULL;
+}
+
+static const char *valid_scheme(struct str scheme)
+{
+	return str_eqz(scheme, "https") || str_eqz(scheme, "http")
+		       ? NULL
+		       : "must be \"https\" or \"http\"";
 }
 
 static const char *valid_url(struct str url)
@@ -296,6 +342,8 @@ static const struct conf_row listener_rows[] = {
 	  .help = "Without it the listener speaks plain HTTP." },
 	{ CONF_BOOL("redirect_to_https", struct gw_listener, redirect_to_https),
 	  .help = "Answers every request with a redirect to https." },
+	{ CONF_INT("https_port", struct gw_listener, https_port), .min = 1, .max = 65535,
+	  .def = "443", .help = "The port that redirect_to_https leads to." },
 	{ CONF_OPTIONAL("proxy_protocol", struct gw_listener, proxy_protocol, &proxy_object),
 	  .flags = CONF_NULL,
 	  .help = "Proxies in front of this listener that tell the client's address." },
@@ -626,17 +674,34 @@ static const struct conf_row respond_rows[] = {
 	{ CONF_STRING("body", struct gw_respond, body), .flags = CONF_EMPTY_OK, .def = "\"\"",
 	  .max = 1 << 20, .help = "The whole body." },
 	{ CONF_STRING("content_type", struct gw_respond, content_type),
-	  .def = "\"text/plain; charset=utf-8\"", .valid = headers_check_value,
+	  .def = "\"text/plain; charset=utf-8\"", .valid = valid_field_value,
 	  .help = "Its Content-Type." },
+	{ CONF_PAIRS("headers", struct gw_respond, headers), .max = 64, .flags = CONF_EMPTY_OK,
+	  .valid = headers_check_value, .valid_name = headers_check_name,
+	  .help = "Other headers; values may be templates." },
 	{ 0 },
 };
-static const struct conf_object respond_object = CONF_OBJECT_OF(struct gw_respond, respond_rows);
+static const struct conf_object respond_object = CONF_OBJECT_OF(struct gw_respond, respond_rows,
+								.check = gw_check_respond);
 
 static const struct conf_row redirect_rows[] = {
 	{ CONF_INT("status", struct gw_redirect, status), .min = 301, .max = 308, .def = "308",
 	  .help = "301, 302, 303, 307 or 308." },
-	{ CONF_STRING("location", struct gw_redirect, location), .flags = CONF_REQUIRED,
-	  .valid = valid_location, .help = "Where to." },
+	{ CONF_STRING("location", struct gw_redirect, location), .valid = valid_redirect,
+	  .help = "Where to, as a template: \"https://new.example.com/u/${path.id}\"; or give the "
+		  "parts that change." },
+	{ CONF_STRING("scheme", struct gw_redirect, scheme), .valid = valid_scheme,
+	  .help = "\"https\" or \"http\"; the request's when not given." },
+	{ CONF_STRING("host", struct gw_redirect, host), .valid = valid_redirect_host,
+	  .help = "Another host." },
+	{ CONF_INT("port", struct gw_redirect, port), .min = 1, .max = 65535,
+	  .help = "Another port; the scheme's own when not given but scheme or host are." },
+	{ CONF_STRING("path", struct gw_redirect, path), .valid = valid_redirect_path,
+	  .help = "Another path, as a template: \"/v2/people/{id}\"." },
+	{ CONF_STRING("prefix", struct gw_redirect, prefix), .valid = valid_redirect_prefix,
+	  .help = "Put in place of the prefix that matched." },
+	{ CONF_BOOL("keep_query", struct gw_redirect, keep_query),
+	  .help = "Pass the query on; when not given: with the parts, not with a location." },
 	{ 0 },
 };
 static const struct conf_object redirect_object = CONF_OBJECT_OF(struct gw_redirect, redirect_rows,
@@ -670,6 +735,9 @@ static const struct conf_row route_rows[] = {
 	  .help = "A redirect instead." },
 	{ CONF_STRING("rewrite_prefix", struct gw_route, rewrite_prefix), .valid = valid_rewrite,
 	  .help = "Put in place of the prefix that matched." },
+	{ CONF_STRING("rewrite_path", struct gw_route, rewrite_path), .valid = valid_rewrite_path,
+	  .help = "The path for the service, as a template: \"/v2/people/{id}\"; \"/*\" at its end "
+		  "stands for what follows the prefix." },
 	{ CONF_OPTIONAL("version", struct gw_route, version, &version_object), .flags = CONF_NULL,
 	  .help = "Version of the API that this route serves." },
 	{ CONF_OBJECT("request", struct gw_route, request, &transform_object),

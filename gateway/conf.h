@@ -59,6 +59,7 @@ struct gw_listener {
 	struct gw_tls *tls;                       /* NULL: plain HTTP */
 	struct gw_proxy_protocol *proxy_protocol; /* NULL: spoken by nobody */
 	bool redirect_to_https;
+	uint16_t https_port; /* there */
 };
 
 struct gw_register {
@@ -196,11 +197,17 @@ struct gw_load_shedding {
 struct gw_respond {
 	uint16_t status;
 	struct str body, content_type;
+	struct conf_pair *headers;
+	size_t headers_count;
 };
 
+/* Where to: a whole location, or what differs from the request's. */
 struct gw_redirect {
 	uint16_t status;
-	struct str location;
+	struct str location; /* a template; made of the parts by the checks when they are given */
+	struct str scheme, host, path, prefix;
+	uint16_t port; /* 0: the scheme's own */
+	bool keep_query;
 };
 
 struct gw_split {
@@ -238,6 +245,7 @@ struct gw_route {
 	struct gw_redirect *redirect;
 
 	struct str rewrite_prefix; /* replaces the prefix that matched; p NULL: path unchanged */
+	struct str rewrite_path;   /* a template for the whole path */
 	struct gw_version *version;
 	struct gw_transform request, response;
 	uint64_t max_body_bytes; /* 0: as in defaults */

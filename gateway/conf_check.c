@@ -17,6 +17,8 @@ void gw_check_listener(struct conf *c, void *object)
 
 	if (l->redirect_to_https && l->tls)
 		conf_error_at(c, "redirect_to_https", "is for listeners without \"tls\"");
+	if (conf_has(c, "https_port") && !l->redirect_to_https)
+		conf_error_at(c, "https_port", "is of use with \"redirect_to_https\" only");
 	if (l->bind.len && l->bind.sa.sa_family != AF_UNIX && net_port(&l->bind) == 0)
 		conf_error_at(c, "bind", "must have a port");
 }
@@ -139,51 +141,6 @@ void gw_check_version(struct conf *c, void *object)
 		conf_error_at(c, "enforce_sunset", "needs a \"sunset\"");
 	if (v->deprecated_ms && v->sunset_ms && v->sunset_ms < v->deprecated_ms)
 		conf_error_at(c, "sunset", "must not be before \"deprecated\"");
-}
-
-void gw_check_redirect(struct conf *c, void *object)
-{
-	struct gw_redirect *redirect = object;
-
-	if (redirect->status == 304 || redirect->status == 305 || redirect->status == 306)
-		conf_error_at(c, "status", "must be 301, 302, 303, 307 or 308, not %u",
-			      redirect->status);
-}
-
-static void check_target(struct conf *c, const struct gw_route *route)
-{
-	static const char *const targets[] = { "service", "split", "respond", "redirect" };
-	unsigned given = 0;
-	uint64_t weights = 0;
-
-	for (size_t i = 0; i < ARRAY_SIZE(targets); i++)
-		given += conf_has(c, targets[i]);
-	if (given != 1)
-		conf_error(c,
-			   "must have one of \"service\", \"split\", \"respond\" and "
-			   "\"redirect\"%s",
-			   given ? ", not several" : "");
-	for (size_t i = 0; i < route->split_count; i++)
-		weights += route->split[i].weight;
-	if (route->split_count && weights == 0)
-		conf_error_at(c, "split", "must have a weight above 0");
-}
-
-void gw_check_route(struct conf *c, void *object)
-{
-	struct gw_route *route = object;
-
-	check_target(c, route);
-	if (conf_has(c, "require") && !conf_has(c, "auth"))
-		conf_error_at(c, "require", "needs \"auth\"");
-	if (route->websocket && !conf_has(c, "service") && !conf_has(c, "split"))
-		conf_error_at(c, "websocket", "needs a \"service\" or \"split\"");
-	if (!conf_has(c, "rewrite_prefix"))
-		return;
-	if (route->match.path.p && !str_ends(route->match.path, STR("/*")))
-		conf_error_at(c, "rewrite_prefix", "needs a path that is a prefix (\"/x/*\")");
-	if (!conf_has(c, "service") && !conf_has(c, "split"))
-		conf_error_at(c, "rewrite_prefix", "needs a \"service\" or \"split\"");
 }
 
 /* --- names that refer to other parts ------------------------------------------------------- */

@@ -16,6 +16,7 @@ void gw_check_endpoint(struct conf *c, void *object);
 void gw_check_service(struct conf *c, void *object);
 void gw_check_version(struct conf *c, void *object);
 void gw_check_redirect(struct conf *c, void *object);
+void gw_check_respond(struct conf *c, void *object);
 void gw_check_route(struct conf *c, void *object);
 /* The whole file: names that refer to other parts become pointers, derived members are filled in.
  */

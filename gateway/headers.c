@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/headers.h"
 
+#include <errno.h>
+
+#include "gateway/request.h"
+#include "gateway/template.h"
 #include "lib/cleanup.h"
 #include "lib/http1.h"
 
@@ -270,13 +274,20 @@ struct removal {
 	bool is_prefix;
 };
 
+/* A field that the rules write. */
+struct written {
+	struct str name, value;
+	const struct template *template; /* NULL: always this value */
+};
+
 struct headers_rules {
 	uint64_t exact_bits;     /* name_bit of the exact removals */
 	uint64_t prefix_letters; /* bit by first letter of the prefixes; all ones for "*" */
 	struct removal *removals;
 	size_t removal_count;
-	struct conf_pair *sets, *adds;
+	struct written *sets, *adds;
 	size_t set_count, add_count;
+	bool has_templates;
 };
 
 const char *headers_check_name(struct str name)
@@ -305,14 +316,7 @@ const char *headers_check_pattern(struct str pattern)
 
 const char *headers_check_value(struct str value)
 {
-	if (!http_is_field_value(value))
-		return "must be a header value without control characters";
-	for (size_t i = 0; i + 1 < value.len; i++) {
-		if (value.p[i] == '$' && value.p[i + 1] == '{')
-			return "must not hold ${…}: templates are not supported by this version "
-			       "yet";
-	}
-	return NULL;
+	return template_check(value, TEMPLATE_HEADER);
 }
 
 static uint64_t letter_bit(struct str name)
@@ -332,8 +336,21 @@ static void rules_add_removal(struct headers_rules *r, struct str pattern)
 	r->removals[r->removal_count++] = (struct removal) { name, is_prefix };
 }
 
+static bool written_init(struct headers_rules *r, struct written *out, const struct conf_pair *pair,
+			 struct str path, struct arena *a)
+{
+	const struct template *t = template_new(a, pair->value, TEMPLATE_HEADER, path);
+	struct str constant = t ? template_constant(t) : (struct str) { 0 };
+
+	*out = (struct written) { .name = pair->name, .value = constant };
+	if (!constant.p)
+		out->template = t;
+	r->has_templates |= !constant.p;
+	return t != NULL;
+}
+
 /* A later set of the same name takes the place of the earlier one. */
-static void rules_add_set(struct headers_rules *r, const struct conf_pair *set)
+static void rules_add_set(struct headers_rules *r, const struct written *set)
 {
 	for (size_t i = 0; i < r->set_count; i++) {
 		if (name_eq(r->sets[i].name, set->name)) {
@@ -345,8 +362,27 @@ static void rules_add_set(struct headers_rules *r, const struct conf_pair *set)
 	rules_add_removal(r, set->name);
 }
 
+static bool rules_add_spec(struct headers_rules *r, const struct headers_spec *spec,
+			   struct str path, struct arena *a)
+{
+	struct written set;
+
+	for (size_t i = 0; i < spec->remove_count; i++)
+		rules_add_removal(r, spec->remove[i]);
+	for (size_t i = 0; i < spec->set_count; i++) {
+		if (!written_init(r, &set, &spec->set[i], path, a))
+			return false;
+		rules_add_set(r, &set);
+	}
+	for (size_t i = 0; i < spec->add_count; i++) {
+		if (!written_init(r, &r->adds[r->add_count++], &spec->add[i], path, a))
+			return false;
+	}
+	return true;
+}
+
 struct headers_rules *headers_rules_new(struct arena *a, const struct headers_spec *const *specs,
-					size_t count)
+					size_t count, struct str path)
 {
 	struct headers_rules *r = arena_new(a, struct headers_rules);
 	size_t sets = 0, adds = 0, removals = 0;
@@ -359,17 +395,13 @@ struct headers_rules *headers_rules_new(struct arena *a, const struct headers_sp
 	if (!r)
 		return NULL;
 	r->removals = arena_array(a, struct removal, removals + sets + 1);
-	r->sets = arena_array(a, struct conf_pair, sets + 1);
-	r->adds = arena_array(a, struct conf_pair, adds + 1);
+	r->sets = arena_array(a, struct written, sets + 1);
+	r->adds = arena_array(a, struct written, adds + 1);
 	if (!r->removals || !r->sets || !r->adds)
 		return NULL;
 	for (size_t i = 0; i < count; i++) {
-		for (size_t j = 0; j < specs[i]->remove_count; j++)
-			rules_add_removal(r, specs[i]->remove[j]);
-		for (size_t j = 0; j < specs[i]->set_count; j++)
-			rules_add_set(r, &specs[i]->set[j]);
-		for (size_t j = 0; j < specs[i]->add_count; j++)
-			r->adds[r->add_count++] = specs[i]->add[j];
+		if (!rules_add_spec(r, specs[i], path, a))
+			return NULL;
 	}
 	return r;
 }
@@ -403,18 +435,56 @@ void headers_rules_strip(const struct headers_rules *r, struct headers *h)
 	h->count = to;
 }
 
-bool headers_rules_apply(const struct headers_rules *r, struct headers *h)
+/*
+ * The values for this request, all of them before anything is removed: a rule may take a field's
+ * value and another one the field. p NULL: the field is not written. NULL: out of memory.
+ */
+static struct str *expand_all(const struct headers_rules *r, struct request *request)
 {
-	if (!r)
-		return true;
-	headers_rules_strip(r, h);
-	for (size_t i = 0; i < r->set_count; i++) {
-		if (!headers_add(h, r->sets[i].name, r->sets[i].value))
-			return false;
+	struct str *values = arena_array(&request->arena, struct str, r->set_count + r->add_count);
+
+	for (size_t i = 0; values && i < r->set_count + r->add_count; i++) {
+		const struct written *w = i < r->set_count ? &r->sets[i]
+							   : &r->adds[i - r->set_count];
+		int rc;
+
+		if (!w->template) {
+			values[i] = w->value;
+			continue;
+		}
+		rc = template_expand(&values[i], w->template, request);
+		if (rc == -ENOMEM)
+			return NULL;
+		if (rc < 0)
+			values[i] = (struct str) { 0 };
 	}
-	for (size_t i = 0; i < r->add_count; i++) {
-		if (!headers_add(h, r->adds[i].name, r->adds[i].value))
+	return values;
+}
+
+static bool write_all(const struct written *list, size_t count, const struct str *values,
+		      struct headers *h)
+{
+	for (size_t i = 0; i < count; i++) {
+		struct str value = values ? values[i] : list[i].value;
+
+		if (value.p && !headers_add(h, list[i].name, value))
 			return false;
 	}
 	return true;
+}
+
+bool headers_rules_apply(const struct headers_rules *r, struct headers *h, struct request *request)
+{
+	struct str *values = NULL;
+
+	if (!r)
+		return true;
+	if (r->has_templates) {
+		values = expand_all(r, request);
+		if (!values)
+			return false;
+	}
+	headers_rules_strip(r, h);
+	return write_all(r->sets, r->set_count, values, h) &&
+	       write_all(r->adds, r->add_count, values ? values + r->set_count : NULL, h);
 }

@@ -18,6 +18,8 @@
 #include "lib/http.h"
 #include "lib/str.h"
 
+struct request;
+
 /* An array of fields with room to grow. */
 struct headers {
 	struct http_field *fields;
@@ -74,11 +76,13 @@ bool headers_read_trailers(struct headers *h, struct arena *a, struct str lines)
 void headers_strip_trailers(struct headers *h);
 
 struct headers_rules;
-/* Compiles specs one after another (defaults, then the route's): later sets win. Strings must
- * outlive it. NULL: out of memory. */
+/* Compiles specs one after another (defaults, then the route's): later sets win. Values are
+ * templates (template.h) for a route of that path. Strings must outlive it. NULL: out of memory. */
 struct headers_rules *headers_rules_new(struct arena *a, const struct headers_spec *const *specs,
-					size_t count);
+					size_t count, struct str path);
 /* For trailers: removes what the rules remove or set, and adds nothing. */
 void headers_rules_strip(const struct headers_rules *r, struct headers *h);
-/* Removes, then sets, then adds. False when there is no room. NULL rules do nothing. */
-bool headers_rules_apply(const struct headers_rules *r, struct headers *h);
+/* Removes, then sets, then adds. A value with a variable that this request lacks, or that is no
+ * header value, is not written; what is set is removed all the same. False when there is no room.
+ * NULL rules do nothing. */
+bool headers_rules_apply(const struct headers_rules *r, struct headers *h, struct request *request);

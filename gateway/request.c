@@ -211,7 +211,8 @@ void response_send_head(struct request *r)
 	r->down->head(r);
 }
 
-void response_send(struct request *r, unsigned status, struct str content_type, struct str body)
+void response_send_fixed(struct request *r, unsigned status, const struct headers_rules *rules,
+			 struct str content_type, struct str body)
 {
 	if (!response_init(r, status, NULL, 0)) {
 		r->reason = REASON_INTERNAL;
@@ -220,11 +221,19 @@ void response_send(struct request *r, unsigned status, struct str content_type, 
 	}
 	if (content_type.len)
 		headers_add(&r->response.headers, STR("Content-Type"), content_type);
-	r->response.has_length = true;
+	/* What has no room is left out, as it is with those of request_add_extra. */
+	headers_rules_apply(rules, &r->response.headers, r);
+	/* RFC 9110 8.6: none in a 204; in a 304 it would be that of a 200. */
+	r->response.has_length = status != 204 && status != 304;
 	r->response.length = body.len;
 	r->response.has_body = body.len > 0 && r->method_id != METHOD_HEAD;
 	response_send_head(r);
 	if (r->response.has_body)
 		r->down->data(r, body);
 	r->down->end(r);
+}
+
+void response_send(struct request *r, unsigned status, struct str content_type, struct str body)
+{
+	response_send_fixed(r, status, NULL, content_type, body);
 }

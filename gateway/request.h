@@ -219,6 +219,10 @@ bool response_init(struct request *r, unsigned status, const struct http_field *
 /* Finishes a response head (extra fields in) and sends it. */
 void response_send_head(struct request *r);
 /* A whole response of the gateway's own. An empty content_type means no body. */
+struct headers_rules;
+void response_send_fixed(struct request *r, unsigned status, const struct headers_rules *rules,
+			 struct str content_type, struct str body);
+/* The same without rules that add headers. */
 void response_send(struct request *r, unsigned status, struct str content_type, struct str body);
 /* Microseconds since the request began. */
 uint64_t request_elapsed_us(const struct request *r);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "gateway/params.h"
 #include "gateway/path.h"
 #include "lib/arena.h"
 #include "lib/cleanup.h"
@@ -461,74 +462,23 @@ static bool header_matches(const struct matcher *m, const struct router_request 
 
 static bool cookie_matches(const struct matcher *m, const struct router_request *request)
 {
-	for (size_t i = 0; i < request->field_count; i++) {
-		struct str rest, pair;
+	struct params_cookies it = { .fields = request->fields, .count = request->field_count };
+	struct str name, value;
 
-		if (request->fields[i].id != HTTP_COOKIE || request->fields[i].name.len == 0)
-			continue;
-		rest = request->fields[i].value;
-		while (str_split(&rest, ';', &pair)) {
-			ptrdiff_t at;
-
-			pair = str_trim(pair);
-			at = str_chr(pair, '=');
-			if (at >= 0 && str_eq(str_sub(pair, 0, (size_t)at), m->name) &&
-			    value_matches(m, str_sub(pair, (size_t)at + 1, pair.len)))
-				return true;
-		}
+	while (params_next_cookie(&it, &name, &value)) {
+		if (str_eq(name, m->name) && value_matches(m, value))
+			return true;
 	}
 	return false;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c = (char)tolower((unsigned char)c);
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Form decoding: "+" is a space, escapes that are none stay. False when it does not fit. */
-static bool form_decode(struct str s, char *out, size_t room, struct str *result)
-{
-	size_t len = 0;
-
-	for (size_t i = 0; i < s.len; i++) {
-		int high = -1, low = -1;
-
-		if (len == room)
-			return false;
-		if (s.p[i] == '%' && i + 2 < s.len) {
-			high = hex_value(s.p[i + 1]);
-			low = hex_value(s.p[i + 2]);
-		}
-		if (high >= 0 && low >= 0) {
-			out[len++] = (char)(high << 4 | low);
-			i += 2;
-		} else {
-			out[len++] = s.p[i] == '+' ? ' ' : s.p[i];
-		}
-	}
-	*result = str_of(out, len);
-	return true;
-}
-
 static bool query_matches(const struct matcher *m, const struct router_request *request)
 {
-	struct str rest = request->query, pair;
+	struct str rest = request->query, name, value;
 
-	if (rest.len == 0)
-		return false;
-	while (str_split(&rest, '&', &pair)) {
-		char name_text[256], value_text[1024];
-		ptrdiff_t at = str_chr(pair, '=');
-		struct str name = at < 0 ? pair : str_sub(pair, 0, (size_t)at);
-		struct str value = at < 0 ? STR("") : str_sub(pair, (size_t)at + 1, pair.len);
-
-		if (form_decode(name, name_text, sizeof(name_text), &name) &&
-		    str_eq(name, m->name) &&
-		    form_decode(value, value_text, sizeof(value_text), &value) &&
-		    value_matches(m, value))
+	while (params_next_query(&rest, &name, &value)) {
+		if (params_equal(name, m->name) &&
+		    (m->is_prefix ? params_begins(value, m->value) : params_equal(value, m->value)))
 			return true;
 	}
 	return false;

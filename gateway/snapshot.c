@@ -206,12 +206,53 @@ static struct headers_spec spec_of(const struct gw_transform *t)
 }
 
 static const struct headers_rules *rules_of(struct build *b, const struct gw_transform *defaults,
-					    const struct gw_transform *route)
+					    const struct gw_transform *route, struct str path)
 {
 	struct headers_spec first = spec_of(defaults), second = spec_of(route);
 	const struct headers_spec *const specs[] = { &first, &second };
 
-	return headers_rules_new(b->a, specs, 2);
+	return headers_rules_new(b->a, specs, 2, path);
+}
+
+/* A star at the end of rewrite_path is the rest behind the prefix. */
+static struct str rewrite_text(struct build *b, struct str path)
+{
+	char *text;
+
+	if (!str_ends(path, STR("/*")))
+		return path;
+	text = arena_printf(b->a, "%.*s${request.rest}", (int)path.len - 2, path.p);
+	return str_from(text);
+}
+
+static bool build_templates(struct build *b, struct snapshot_route *route)
+{
+	const struct gw_route *c = route->conf;
+	struct headers_spec spec = { 0 };
+	const struct headers_spec *const specs[] = { &spec };
+	struct str text;
+
+	if (c->rewrite_path.p) {
+		text = rewrite_text(b, c->rewrite_path);
+		if (text.p)
+			route->rewrite = template_new(b->a, text, TEMPLATE_PATH, c->match.path);
+		if (!route->rewrite)
+			return false;
+	}
+	if (c->redirect) {
+		route->location = template_new(b->a, c->redirect->location, TEMPLATE_LOCATION,
+					       c->match.path);
+		if (!route->location)
+			return false;
+	}
+	if (c->respond) {
+		spec.add = c->respond->headers;
+		spec.add_count = c->respond->headers_count;
+		route->respond = headers_rules_new(b->a, specs, 1, c->match.path);
+		if (!route->respond)
+			return false;
+	}
+	return true;
 }
 
 static struct str version_text(struct build *b, const char *text)
@@ -263,10 +304,10 @@ static bool build_route(struct build *b, struct snapshot_route *route)
 						  : conf->defaults.max_body_bytes;
 	for (size_t i = 0; i < c->split_count; i++)
 		route->split_total += c->split[i].weight;
-	route->request = rules_of(b, &conf->defaults.request, &c->request);
-	route->response = rules_of(b, &conf->defaults.response, &c->response);
-	return route->request && route->response && build_limits(b, route) &&
-	       (!c->version || build_version(b, route));
+	route->request = rules_of(b, &conf->defaults.request, &c->request, c->match.path);
+	route->response = rules_of(b, &conf->defaults.response, &c->response, c->match.path);
+	return route->request && route->response && build_templates(b, route) &&
+	       build_limits(b, route) && (!c->version || build_version(b, route));
 }
 
 static struct router_route router_route_of(const struct gw_match *m)

@@ -15,6 +15,7 @@
 #include "gateway/jwt.h"
 #include "gateway/limits.h"
 #include "gateway/router.h"
+#include "gateway/template.h"
 #include "lib/arena.h"
 
 struct snapshot_auth {
@@ -45,6 +46,8 @@ struct snapshot_route {
 	const struct limits_rule *const *limits_after; /* those that need an identity */
 	size_t limits_after_count;
 	const struct headers_rules *request, *response; /* defaults and route together */
+	const struct headers_rules *respond;            /* headers of conf->respond */
+	const struct template *rewrite, *location;      /* of the path, of a redirect; NULL: none */
 	const struct snapshot_version *version;         /* NULL: none */
 	uint64_t max_body_bytes;
 	uint32_t split_total; /* sum of the weights of conf->split */
@@ -83,7 +86,8 @@ void snapshot_put(struct snapshot **s);
 const struct gw_service *snapshot_pick_service(const struct snapshot_route *route, uint64_t dice);
 
 /*
- * The path to forward: rewrite_prefix in place of the prefix that matched. `match` is
+ * The path to forward: rewrite_prefix in place of the prefix that matched (rewrite_path is not done
+ * here, it may take anything of a request). `match` is
  * router_match's for this route. Returns path itself when there is nothing to rewrite; p NULL: out
  * of memory.
  */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From the path to the route, its version, its bounds, and routes that answer by themselves. */
+#include <errno.h>
+#include <stdio.h>
+
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
@@ -10,6 +13,8 @@ enum stage_result stage_redirect(struct request *r)
 {
 	const struct gw_listener *l = &r->conf->snapshot->conf.listeners[r->listener];
 	struct str host = request_host(r);
+	struct str path = str_eq(r->raw_path, STR("*")) ? STR("/") : r->raw_path;
+	char port[8] = "";
 	char *location;
 
 	if (!l->redirect_to_https)
@@ -19,8 +24,11 @@ enum stage_result stage_redirect(struct request *r)
 		problem_send(r, 400, REASON_BAD_REQUEST, "no Host: nowhere to redirect to");
 		return STAGE_RESPONDED;
 	}
-	location = arena_printf(&r->arena, "https://%.*s%.*s%s%.*s", STR_ARG(host),
-				STR_ARG(r->raw_path), r->query.p ? "?" : "", STR_ARG(r->query));
+	if (l->https_port != 443)
+		snprintf(port, sizeof(port), ":%u", l->https_port);
+	/* "*" is no path: OPTIONS for the server as a whole. */
+	location = arena_printf(&r->arena, "https://%.*s%s%.*s%s%.*s", STR_ARG(host), port,
+				STR_ARG(path), r->query.p ? "?" : "", STR_ARG(r->query));
 	if (location)
 		request_add_extra(r, STR("Location"), str_from(location));
 	/* 308 keeps the method and the body (RFC 9110 15.4.9). */
@@ -131,19 +139,36 @@ enum stage_result stage_body_size(struct request *r)
 	return STAGE_RESPONDED;
 }
 
+/* Nothing that the client sent can make it lead elsewhere than the configuration says. */
+static void redirect(struct request *r, const struct gw_redirect *redirect)
+{
+	struct str location;
+	int rc = template_expand(&location, r->route->location, r);
+
+	if (rc < 0) {
+		problem_send(r, rc == -ENOMEM ? 503 : 400,
+			     rc == -ENOMEM ? REASON_INTERNAL : REASON_BAD_REQUEST,
+			     rc == -ENOMEM ? "out of memory"
+					   : "the request lacks something of the address to which "
+					     "it would be redirected");
+		return;
+	}
+	request_add_extra(r, STR("Location"), location);
+	response_send(r, redirect->status, STR(""), STR(""));
+}
+
 enum stage_result stage_answer(struct request *r)
 {
 	const struct gw_respond *respond = r->route->conf->respond;
-	const struct gw_redirect *redirect = r->route->conf->redirect;
 
-	if (!respond && !redirect)
+	if (!respond && !r->route->conf->redirect)
 		return STAGE_NEXT;
 	r->reason = REASON_FIXED;
-	if (redirect) {
-		request_add_extra(r, STR("Location"), redirect->location);
-		response_send(r, redirect->status, STR(""), STR(""));
-	} else {
-		response_send(r, respond->status, respond->content_type, respond->body);
-	}
+	if (r->route->conf->redirect)
+		redirect(r, r->route->conf->redirect);
+	else
+		response_send_fixed(r, respond->status, r->route->respond,
+				    respond->body.len ? respond->content_type : STR(""),
+				    respond->body);
 	return STAGE_RESPONDED;
 }

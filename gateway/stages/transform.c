@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the service will see of the request, and the client of the response. */
+#include <errno.h>
+
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
@@ -68,6 +70,25 @@ static bool add_identity(struct request *r)
 	return ok;
 }
 
+/* False: answered. */
+static bool make_path(struct request *r)
+{
+	int rc = 0;
+
+	if (r->route->rewrite) {
+		rc = template_expand(&r->upstream_path, r->route->rewrite, r);
+	} else {
+		r->upstream_path = snapshot_rewrite_path(r->route, r->path, &r->match, &r->arena);
+		rc = r->upstream_path.p ? 0 : -ENOMEM;
+	}
+	if (rc == -ENOMEM)
+		problem_send(r, 503, REASON_INTERNAL, "out of memory");
+	else if (rc < 0)
+		problem_send(r, 400, REASON_BAD_REQUEST,
+			     "the request lacks something of the path for the service");
+	return rc == 0;
+}
+
 enum stage_result stage_transform(struct request *r)
 {
 	struct headers *h = &r->headers;
@@ -86,7 +107,7 @@ enum stage_result stage_transform(struct request *r)
 			h->fields[kept++] = h->fields[i];
 	}
 	h->count = kept;
-	ok = headers_rules_apply(r->route->request, h);
+	ok = headers_rules_apply(r->route->request, h, r);
 	ok &= headers_add(h, STR("X-Request-Id"), r->request_id);
 	ok &= headers_add(h, STR("X-Forwarded-For"), list);
 	ok &= headers_add(h, STR("X-Forwarded-Proto"), r->scheme);
@@ -96,19 +117,14 @@ enum stage_result stage_transform(struct request *r)
 		ok &= headers_add(h, STR("X-Forwarded-Client-Cert"), r->client_certificate);
 	if (r->identity)
 		ok &= add_identity(r);
-	r->upstream_path = snapshot_rewrite_path(r->route, r->path, &r->match, &r->arena);
-	if (!r->upstream_path.p) {
-		problem_send(r, 503, REASON_INTERNAL, "out of memory");
-		return STAGE_RESPONDED;
-	}
 	if (!ok) {
 		problem_send(r, 431, REASON_BAD_REQUEST, "too many header fields");
 		return STAGE_RESPONDED;
 	}
-	return STAGE_NEXT;
+	return make_path(r) ? STAGE_NEXT : STAGE_RESPONDED;
 }
 
 bool stage_transform_response(struct request *r)
 {
-	return headers_rules_apply(r->route->response, &r->response.headers);
+	return headers_rules_apply(r->route->response, &r->response.headers, r);
 }

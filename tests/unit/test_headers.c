@@ -120,19 +120,19 @@ static void rules_remove_then_set_then_add(void **state)
 	static const char given[] =
 		"server: s\nX-INTERNAL-Server: 1\nx_internal_x: 2\nX-Internal: 3\n"
 		"Vary: Accept\nCache-Control: public\nCACHE_CONTROL: x\nA: 1";
-	const struct headers_rules *rules = headers_rules_new(&arena, specs, 2);
+	const struct headers_rules *rules = headers_rules_new(&arena, specs, 2, STR(""));
 	struct headers h = headers_of(given);
 
 	assert_non_null(rules);
-	assert_true(headers_rules_apply(rules, &h));
+	assert_true(headers_rules_apply(rules, &h, NULL));
 	assert_headers(&h,
 		       "X-Internal: 3\nVary: Accept\nA: 1\nX-Env: prod\ncache-control: no-store\n"
 		       "Vary: Origin\nServer: gw",
 		       given);
 	h = headers_of("A: 1");
-	assert_true(headers_rules_apply(NULL, &h));
+	assert_true(headers_rules_apply(NULL, &h, NULL));
 	h.max = 2;
-	assert_false(headers_rules_apply(rules, &h));
+	assert_false(headers_rules_apply(rules, &h, NULL));
 }
 
 static void set_replaces_every_spelling(void **state)
@@ -162,7 +162,8 @@ static void checks_what_a_configuration_says(void **state)
 	assert_non_null(headers_check_pattern(STR("X-*-Y")));
 	assert_non_null(headers_check_pattern(STR("")));
 	assert_non_null(headers_check_value(STR("a\r\nB: c")));
-	assert_non_null(headers_check_value(STR("${claim.tenant}")));
+	assert_null(headers_check_value(STR("${claim.tenant}")));
+	assert_non_null(headers_check_value(STR("${tenant}")));
 }
 
 int main(void)
