@@ -479,13 +479,33 @@ static const struct conf_object limit_object =
 
 /* --- services ------------------------------------------------------------------------------ */
 
-static const char *const balances[] = { "p2c", "round_robin", "least_request", NULL };
+static const char *const balances[] = {
+	"p2c",
+	"round_robin",
+	"least_request",
+	"weighted_response_time",
+	"availability",
+	"ring_hash",
+	"random",
+	/* Ribbon's; gw_check_service knows what they are here. */
+	"RoundRobinRule",
+	"BestAvailableRule",
+	"WeightedResponseTimeRule",
+	"ResponseTimeWeightedRule",
+	"AvailabilityFilteringRule",
+	"ZoneAvoidanceRule",
+	"RandomRule",
+	"RetryRule",
+	NULL,
+};
 
 static const struct conf_row endpoint_rows[] = {
 	{ CONF_ADDRESS("address", struct gw_endpoint, address), .flags = CONF_REQUIRED,
 	  .help = "Address and port of an instance." },
 	{ CONF_INT("weight", struct gw_endpoint, weight), .min = 1, .max = 1000, .def = "1",
 	  .help = "Share of requests beside the others." },
+	{ CONF_STRING("zone", struct gw_endpoint, zone), .valid = valid_name,
+	  .help = "Where it is, for `prefer_zone`." },
 	{ 0 },
 };
 static const struct conf_object endpoint_object = CONF_OBJECT_OF(struct gw_endpoint, endpoint_rows,
@@ -523,6 +543,65 @@ static const struct conf_row service_tls_rows[] = {
 static const struct conf_object service_tls_object =
 	CONF_OBJECT_OF(struct gw_service_tls, service_tls_rows, .check = gw_check_service_tls);
 
+static const struct conf_row ejection_rows[] = {
+	{ CONF_INT("failures", struct gw_ejection, failures), .max = 1000, .def = "5",
+	  .help = "Failures in a row (no connection, reset, time-out, 5xx) after which an instance "
+		  "is left out; 0: never." },
+	{ CONF_INT("base_ms", struct gw_ejection, base_ms), .min = 1, .max = HOUR_MS, .def = "1000",
+	  .help = "For how long at first, doubled each time after." },
+	{ CONF_INT("max_ms", struct gw_ejection, max_ms), .min = 1, .max = HOUR_MS, .def = "30000",
+	  .help = "For how long at most." },
+	{ CONF_INT("max_percent", struct gw_ejection, max_percent), .max = 100, .def = "50",
+	  .help = "How many of the instances at most are left out at once." },
+	{ 0 },
+};
+static const struct conf_object ejection_object = CONF_OBJECT_OF(struct gw_ejection, ejection_rows);
+
+static const struct conf_row breaker_rows[] = {
+	{ CONF_INT("failure_percent", struct circuit_rules, failure_percent), .min = 1, .max = 99,
+	  .def = "50", .help = "Opens when more of the attempts fail." },
+	{ CONF_INT("min_requests", struct circuit_rules, min_requests), .min = 1, .max = 1000000,
+	  .def = "20", .help = "... of at least so many in a window." },
+	{ CONF_INT("window_ms", struct circuit_rules, window_ms), .min = 100, .max = HOUR_MS,
+	  .def = "10000", .help = "Over which they are counted." },
+	{ CONF_INT("open_ms", struct circuit_rules, open_ms), .min = 10, .max = HOUR_MS,
+	  .def = "5000", .help = "For so long nothing is sent, then one request tries." },
+	{ 0 },
+};
+static const struct conf_object breaker_object = CONF_OBJECT_OF(struct circuit_rules, breaker_rows);
+
+static void parse_hash_on(struct conf *c, void *field, const json_t *value)
+{
+	const char *complaint;
+	struct str text;
+
+	if (!conf_string(c, value, &text))
+		return;
+	complaint = request_key_parse(field, text);
+	if (complaint)
+		conf_error(c, "%s", complaint);
+}
+
+static void parse_statuses(struct conf *c, void *field, const json_t *value)
+{
+	struct gw_statuses *out = field;
+	const json_t *item;
+	size_t i;
+
+	if (!json_is_array(value)) {
+		conf_error(c, "must be a list of statuses");
+		return;
+	}
+	json_array_foreach (value, i, item) {
+		json_int_t status = json_integer_value(item);
+
+		if (!json_is_integer(item) || status < 400 || status > 599)
+			conf_error(c, "must hold statuses from 400 to 599 only");
+		else
+			out->bits[(status - 400) / 64] |= 1ULL << (status - 400) % 64;
+	}
+}
+
 static const char *const service_protocols[] = { "http/1.1", "h2", "grpc", NULL };
 
 static const struct conf_row service_rows[] = {
@@ -538,15 +617,37 @@ static const struct conf_row service_rows[] = {
 	{ CONF_UNSUPPORTED("descriptor_set"), .flags = CONF_NULL },
 	{ CONF_ENUM("balance", struct gw_service, balance, balances), .def = "\"p2c\"",
 	  .help = "How an instance is picked: the better of two random ones, in turn, the "
-		  "idlest." },
+		  "idlest, …; Ribbon's names of rules are known too." },
+	{ CONF_CUSTOM("hash_on", struct gw_service, hash_on, parse_hash_on),
+	  .schema = "{\"type\":\"string\",\"minLength\":1}",
+	  .help = "With ring_hash: requests with the same user, ip, endpoint, header:NAME or "
+		  "cookie:NAME go to the same instance." },
+	{ CONF_INT("hash_balance_percent", struct gw_service, hash_balance_percent), .max = 10000,
+	  .def = "150",
+	  .help = "With ring_hash: an instance with more in flight than this part of the average "
+		  "leaves keys to the next one; 0: never." },
+	{ CONF_BOOL("prefer_zone", struct gw_service, prefer_zone), .def = "false",
+	  .help = "Instances of the gateway's own zone first, while they are healthy and not much "
+		  "busier than others." },
+	{ CONF_INT("slow_start_ms", struct gw_service, slow_start_ms), .max = HOUR_MS,
+	  .def = "10000",
+	  .help = "An instance that comes or returns gets its whole share after so long." },
 	{ CONF_INT("retries", struct gw_service, retries), .max = 10, .def = "1",
 	  .help = "Further tries on other instances, where that is safe." },
+	{ CONF_CUSTOM("retry_on", struct gw_service, retry_on, parse_statuses),
+	  .schema = "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":400,"
+		    "\"maximum\":599}}",
+	  .help = "Statuses of a service that are tried elsewhere too, where that is safe." },
 	{ CONF_INT("connect_timeout_ms", struct gw_service, connect_timeout_ms), .min = 1,
 	  .max = 60000, .def = "250", .help = "Time to connect to an instance." },
 	{ CONF_INT("response_timeout_ms", struct gw_service, response_timeout_ms), .min = 1,
 	  .max = HOUR_MS, .def = "15000", .help = "Time until the head of the response is there." },
-	{ CONF_INT("request_timeout_ms", struct gw_service, request_timeout_ms), .min = 1,
-	  .max = 24 * HOUR_MS, .def = "60000", .help = "Time for the whole request, retries too." },
+	{ CONF_INT("stream_idle_timeout_ms", struct gw_service, stream_idle_timeout_ms),
+	  .max = 24 * HOUR_MS, .def = "60000",
+	  .help = "Time between two pieces of a response; 0: no bound." },
+	{ CONF_INT("request_timeout_ms", struct gw_service, request_timeout_ms),
+	  .max = 24 * HOUR_MS, .def = "60000",
+	  .help = "Time for the whole request, retries too; 0: no bound." },
 	{ CONF_INT("idle_timeout_ms", struct gw_service, idle_timeout_ms), .min = 1, .max = HOUR_MS,
 	  .def = "4000",
 	  .help = "How long an idle connection is kept; less than the service keeps it." },
@@ -561,7 +662,20 @@ static const struct conf_row service_rows[] = {
 	  .help = "A WebSocket in which nothing moves for so long is closed." },
 	{ CONF_OBJECT("health", struct gw_service, health, &health_object),
 	  .help = "Active checks." },
-	{ CONF_UNSUPPORTED("max_concurrent"), .flags = CONF_NULL },
+	{ CONF_OBJECT("ejection", struct gw_service, ejection, &ejection_object),
+	  .help = "When instances are left out for what requests tell of them." },
+	{ CONF_OPTIONAL("circuit_breaker", struct gw_service, circuit_breaker, &breaker_object),
+	  .flags = CONF_NULL,
+	  .help = "When the whole service is left alone: 503 at once. Never without it." },
+	{ CONF_INT("max_concurrent", struct gw_service, max_concurrent), .max = 1000000,
+	  .flags = CONF_NULL,
+	  .help = "Requests in flight at once, of all workers; above it 503. 0: no bound." },
+	{ CONF_INT("max_concurrent_per_instance", struct gw_service, max_concurrent_per_instance),
+	  .max = 1000000,
+	  .help = "Requests in flight at once to one instance, of all workers; above it others "
+		  "are chosen. 0: no bound." },
+	{ CONF_INT("max_connections", struct gw_service, max_connections), .max = 1000000,
+	  .help = "Connections at once, of all workers; above it 503. 0: no bound." },
 	{ 0 },
 };
 static const struct conf_object service_object =
@@ -815,6 +929,8 @@ static const struct conf_row conf_rows[] = {
 	  .flags = CONF_REQUIRED | CONF_FIXED_COUNT, .max = 64, .help = "Where clients connect." },
 	{ CONF_OBJECT("admin", struct gw_conf, admin, &admin_object),
 	  .help = "For operators and monitoring." },
+	{ CONF_STRING("zone", struct gw_conf, zone), .valid = valid_name,
+	  .help = "Where this gateway is, for `prefer_zone`; by default the registration's." },
 	{ CONF_OPTIONAL("registry", struct gw_conf, registry, &registry_object),
 	  .flags = CONF_NULL | CONF_FIXED, .help = "Where instances of services are found." },
 	{ CONF_MAP("auth", struct gw_conf, auth, &auth_object), .valid_name = valid_name, .max = 64,

@@ -13,6 +13,8 @@
 #include "gateway/headers.h"
 #include "gateway/limits.h"
 #include "gateway/path.h"
+#include "gateway/request_key.h"
+#include "gateway/upstream/circuit.h"
 #include "lib/conf.h"
 #include "lib/net.h"
 #include "lib/str.h"
@@ -112,11 +114,33 @@ struct gw_limit {
 };
 
 enum gw_protocol { GW_HTTP1, GW_H2, GW_GRPC };
-enum gw_balance { GW_P2C, GW_ROUND_ROBIN, GW_LEAST_REQUEST };
+enum gw_balance {
+	GW_P2C,
+	GW_ROUND_ROBIN,
+	GW_LEAST_REQUEST,
+	GW_WEIGHTED_RESPONSE_TIME,
+	GW_AVAILABILITY,
+	GW_RING_HASH,
+	GW_RANDOM,
+	GW_BALANCES,
+};
 
 struct gw_endpoint {
 	struct net_addr address;
 	uint16_t weight;
+	struct str zone; /* p NULL: not said */
+};
+
+/* When requests tell that an instance is ill. */
+struct gw_ejection {
+	uint32_t failures; /* in a row; 0: never */
+	uint32_t base_ms, max_ms;
+	uint32_t max_percent; /* of a service's instances at once */
+};
+
+/* Answers that are tried again elsewhere: statuses 400 to 599. */
+struct gw_statuses {
+	uint64_t bits[4];
 };
 
 struct gw_health {
@@ -140,8 +164,17 @@ struct gw_service {
 	size_t endpoints_count;
 	int protocol; /* enum gw_protocol */
 	int balance;  /* enum gw_balance */
+	struct request_key hash_on;
+	uint32_t hash_balance_percent; /* 0: no bound */
+	bool prefer_zone;
+	uint32_t slow_start_ms;
+	uint32_t max_concurrent, max_concurrent_per_instance, max_connections; /* 0: no bound */
+	struct circuit_rules *circuit_breaker;                                 /* NULL: none */
+	struct gw_ejection ejection;
 	uint32_t retries;
+	struct gw_statuses retry_on;
 	uint32_t connect_timeout_ms, response_timeout_ms, request_timeout_ms;
+	uint32_t stream_idle_timeout_ms;         /* between pieces of a response */
 	uint32_t idle_timeout_ms;                /* of pooled connections */
 	uint32_t max_idle_connections;           /* per worker */
 	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
@@ -149,6 +182,13 @@ struct gw_service {
 	struct gw_health health;
 	size_t index; /* in gw_conf.services */
 };
+
+/* It can refuse requests for what is known of it as a whole (circuit.h). */
+static inline bool gw_service_is_bounded(const struct gw_service *s)
+{
+	return s->circuit_breaker || s->max_concurrent || s->max_concurrent_per_instance ||
+	       s->max_connections;
+}
 
 struct gw_transform {
 	struct conf_pair *set, *add;
@@ -278,6 +318,7 @@ enum gw_log_format { GW_LOG_TEXT, GW_LOG_JSON };
 struct gw_conf {
 	struct str instance; /* default: the host's name */
 	struct str domain;
+	struct str zone;  /* default: that of the registration; p NULL: none */
 	uint32_t workers; /* 0: one per core */
 	struct gw_listener *listeners;
 	size_t listeners_count;

@@ -119,10 +119,39 @@ void gw_check_endpoint(struct conf *c, void *object)
 		conf_error_at(c, "address", "must have a port");
 }
 
+/* Ribbon's rules in the order of conf.c, behind the policies' own names. */
+static void resolve_balance(struct conf *c, struct gw_service *service)
+{
+	static const int ribbon[] = { GW_ROUND_ROBIN,
+				      GW_LEAST_REQUEST,
+				      GW_WEIGHTED_RESPONSE_TIME,
+				      GW_WEIGHTED_RESPONSE_TIME,
+				      GW_AVAILABILITY,
+				      GW_AVAILABILITY, /* ZoneAvoidanceRule */
+				      GW_RANDOM,
+				      GW_ROUND_ROBIN };
+	int rule = service->balance - GW_BALANCES;
+
+	if (rule >= 0 && rule < (int)ARRAY_SIZE(ribbon)) {
+		service->balance = ribbon[rule];
+		service->prefer_zone |= rule == 5;
+	}
+	if (service->balance == GW_RING_HASH && !conf_has(c, "hash_on"))
+		conf_error_at(c, "balance", "\"ring_hash\" needs a \"hash_on\"");
+	if (service->balance != GW_RING_HASH && conf_has(c, "hash_on"))
+		conf_error_at(c, "hash_on", "is for \"balance\": \"ring_hash\" only");
+	if (service->balance == GW_RING_HASH && service->prefer_zone)
+		conf_error_at(c, "prefer_zone",
+			      "is of no use with \"ring_hash\": the key alone decides");
+}
+
 void gw_check_service(struct conf *c, void *object)
 {
 	struct gw_service *service = object;
 
+	resolve_balance(c, service);
+	if (service->ejection.max_ms < service->ejection.base_ms)
+		conf_error_at(c, "ejection.max_ms", "must not be less than \"base_ms\"");
 	if (!conf_has(c, "discover") && !conf_has(c, "endpoints"))
 		conf_error(c, "must have \"discover\" or \"endpoints\"");
 	else if (conf_has(c, "discover") && conf_has(c, "endpoints"))
@@ -434,10 +463,20 @@ static void check_listeners(struct check *k)
 
 static void check_services(struct check *k)
 {
+	struct gw_register *self = k->conf->registry ? k->conf->registry->register_as : NULL;
+
+	if (!k->conf->zone.p && self)
+		k->conf->zone = self->zone;
 	for (size_t i = 0; i < k->conf->services_count; i++) {
 		struct gw_service *service = &k->conf->services[i];
 
 		service->index = i;
+		if (service->prefer_zone && !k->conf->zone.p) {
+			conf_enter_name(k->c, "services", service->name);
+			conf_warn_at(k->c, "prefer_zone",
+				     "does nothing: this gateway's own \"zone\" is not said");
+			conf_leave(k->c);
+		}
 		if (!service->discover.p || k->conf->registry)
 			continue;
 		conf_enter_name(k->c, "services", service->name);

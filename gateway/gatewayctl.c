@@ -168,6 +168,38 @@ static void print_services(const json_t *services)
 	table_print(t);
 }
 
+/* Only of services that have limits or a breaker. */
+static void print_circuits(const json_t *services)
+{
+	static const char *const header[] = { "SERVICE",        ">IN FLIGHT", ">CONNECTIONS",
+					      "CIRCUIT",        ">OPENED",    ">REFUSED, BUSY",
+					      ">REFUSED, OPEN", NULL };
+	struct table *t = NULL;
+	json_t *service;
+	size_t i;
+
+	json_array_foreach (services, i, service) {
+		const json_t *circuit = json_object_get(service, "circuit");
+
+		if (!circuit)
+			continue;
+		t = t ? t : table_new(header);
+		if (!t)
+			return;
+		table_cell(t, "%s", text_of(service, "name"));
+		table_cell(t, "%lld", number_of(circuit, "in_flight"));
+		table_cell(t, "%lld", number_of(circuit, "connections"));
+		table_cell(t, "%s", text_of(circuit, "state"));
+		table_cell(t, "%lld", number_of(circuit, "opened"));
+		table_cell(t, "%lld", number_of(circuit, "refused_busy"));
+		table_cell(t, "%lld", number_of(circuit, "refused_open"));
+	}
+	if (!t)
+		return;
+	putchar('\n');
+	table_print(t);
+}
+
 static void print_routes(const json_t *routes)
 {
 	static const char *const header[] = { "ROUTE", ">2XX",        ">3XX", ">4XX",
@@ -234,6 +266,7 @@ static void print_status(const json_t *s)
 	print_workers(json_object_get(s, "per_worker"));
 	putchar('\n');
 	print_services(json_object_get(s, "services"));
+	print_circuits(json_object_get(s, "services"));
 	putchar('\n');
 	print_routes(json_object_get(s, "routes"));
 }

@@ -229,6 +229,42 @@ static void count_member(const struct pool_member_status *m, void *arg)
 		count->healthy++;
 }
 
+/* Of services that have limits or a breaker; others are never counted. */
+static void write_circuits(const struct gateway *g, struct buf *out)
+{
+	static const struct {
+		const char *name, *type, *help;
+	} families[] = {
+		{ "gatehouse_gateway_circuit_state", "gauge",
+		  "0: closed, 1: open, 2: one request at a time tries." },
+		{ "gatehouse_gateway_circuit_opened_total", "counter",
+		  "Times a circuit opened because too much failed." },
+		{ "gatehouse_gateway_circuit_refused_total", "counter",
+		  "Requests refused because a circuit was open." },
+		{ "gatehouse_gateway_service_busy_total", "counter",
+		  "Requests refused because a service had as much as it may have." },
+		{ "gatehouse_gateway_service_in_flight", "gauge",
+		  "Requests that count against max_concurrent." },
+	};
+	const struct gw_conf *conf = &g->snapshot->conf;
+
+	for (size_t f = 0; f < ARRAY_SIZE(families); f++) {
+		metrics_family(out, families[f].name, families[f].type, families[f].help);
+		for (size_t i = 0; i < conf->services_count; i++) {
+			const struct gw_service *service = &conf->services[i];
+			struct circuit_status c;
+
+			if (!gw_service_is_bounded(service))
+				continue;
+			pools_get_circuit(g->pools, service->name, &c);
+			metrics_u64(out, families[f].name,
+				    METRICS_LABELS({ "service", service->name }),
+				    (const uint64_t[]) { c.state, c.opened, c.refused_open,
+							 c.refused_busy, c.in_flight }[f]);
+		}
+	}
+}
+
 static void write_services(const struct gateway *g, struct buf *out)
 {
 	const struct gw_conf *conf = &g->snapshot->conf;
@@ -248,6 +284,7 @@ static void write_services(const struct gateway *g, struct buf *out)
 					   { "state", STR("failing") }),
 			    count.failing);
 	}
+	write_circuits(g, out);
 	write_counter(out, "gatehouse_gateway_upstream_connects_total",
 		      "Connections opened to services.", SUM(g, upstream_connects));
 	write_counter(out, "gatehouse_gateway_upstream_reuses_total",

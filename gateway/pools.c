@@ -22,6 +22,8 @@ struct app {
 struct member {
 	struct net_addr addr;
 	uint16_t weight;
+	bool is_near;               /* of our own zone */
+	struct circuit *circuit;    /* held; kept while it is listed */
 	struct health_check *check; /* NULL: not checked */
 };
 
@@ -29,7 +31,8 @@ struct member {
 struct pool {
 	struct pools *pools;
 	const struct gw_service *conf;
-	struct tls_client *tls; /* for health checks; NULL: in clear */
+	struct tls_client *tls;  /* for health checks; NULL: in clear */
+	struct circuit *circuit; /* held; kept while a service has this name */
 	struct member *members;
 	size_t count;
 };
@@ -60,9 +63,11 @@ static void pool_publish(const struct pool *p)
 		members[i].addr = p->members[i].addr;
 		members[i].weight = p->members[i].weight;
 		members[i].is_failing = p->members[i].check && !health_is_up(p->members[i].check);
+		members[i].is_near = p->members[i].is_near;
+		members[i].circuit = p->members[i].circuit;
 	}
 	for (unsigned i = 0; i < g->worker_count; i++)
-		worker_post_members(g->workers[i], p->conf->name, members, p->count);
+		worker_post_members(g->workers[i], p->conf->name, p->circuit, members, p->count);
 	free(members);
 }
 
@@ -86,21 +91,48 @@ static void on_health(struct health_check *check, bool is_up, const char *why, v
 
 static void pool_free_members(struct pool *p)
 {
-	for (size_t i = 0; i < p->count; i++)
+	for (size_t i = 0; i < p->count; i++) {
 		health_stop(&p->members[i].check);
+		circuit_put(&p->members[i].circuit);
+	}
 	free(p->members);
 	p->members = NULL;
 	p->count = 0;
+}
+
+static struct circuit *must_have(struct circuit *c)
+{
+	if (!c)
+		abort(); /* only at start, reload, or with a new list */
+	return c;
+}
+
+/* What is known of an instance that stays. */
+static void member_inherit(struct member *m, struct pool *p)
+{
+	for (size_t i = 0; i < p->count && !m->circuit; i++) {
+		if (!net_addr_eq(&m->addr, &p->members[i].addr))
+			continue;
+		m->circuit = TAKE_PTR(p->members[i].circuit);
+		if (p->conf->health.path.p)
+			m->check = TAKE_PTR(p->members[i].check);
+	}
+	if (!m->circuit)
+		m->circuit = must_have(circuit_new());
+}
+
+static bool is_own_zone(const struct pool *p, struct str zone)
+{
+	struct str own = p->pools->snapshot->conf.zone;
+
+	return own.p && zone.p && str_eq(own, zone);
 }
 
 /* Replaces the members; checks of those that stay go on with what they know. */
 static void pool_replace(struct pool *p, struct member *fresh, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
-		for (size_t j = 0; j < p->count && p->conf->health.path.p && !fresh[i].check; j++) {
-			if (net_addr_eq(&fresh[i].addr, &p->members[j].addr))
-				fresh[i].check = TAKE_PTR(p->members[j].check);
-		}
+		member_inherit(&fresh[i], p);
 		if (!fresh[i].check && p->conf->health.path.p)
 			fresh[i].check = health_start(p->pools->http, p->pools->gateway->loop,
 						      &p->conf->health, &fresh[i].addr, on_health,
@@ -127,6 +159,7 @@ static void pool_use_list(struct pool *p, const struct reg_list *list)
 		if (reg_instance_status(instance) != REG_UP ||
 		    reg_instance_addr(instance, &fresh[n].addr) < 0)
 			continue;
+		fresh[n].is_near = is_own_zone(p, instance->zone);
 		fresh[n++].weight = instance->weight;
 	}
 	log_info("service=%.*s: %zu of %zu instances of %.*s are up%s", STR_ARG(p->conf->name), n,
@@ -144,6 +177,7 @@ static void pool_use_conf(struct pool *p)
 	for (size_t i = 0; i < p->conf->endpoints_count; i++) {
 		fresh[i].addr = p->conf->endpoints[i].address;
 		fresh[i].weight = p->conf->endpoints[i].weight;
+		fresh[i].is_near = is_own_zone(p, p->conf->endpoints[i].zone);
 	}
 	pool_replace(p, fresh, p->conf->endpoints_count);
 }
@@ -285,6 +319,7 @@ static void drop_pools(struct pool *pools, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		pool_free_members(&pools[i]);
+		circuit_put(&pools[i].circuit);
 		tls_client_free(&pools[i].tls);
 	}
 	free(pools);
@@ -297,6 +332,7 @@ static void pool_inherit(struct pool *fresh, struct pool *old, size_t count)
 	for (size_t i = 0; i < count; i++) {
 		if (!str_eq(old[i].conf->name, fresh->conf->name))
 			continue;
+		fresh->circuit = TAKE_PTR(old[i].circuit);
 		fresh->count = old[i].count;
 		fresh->members = TAKE_PTR(old[i].members);
 		old[i].count = 0;
@@ -359,6 +395,8 @@ void pools_update(struct pools *p)
 		p->pools[i].conf = &conf->services[i];
 		p->pools[i].tls = pool_tls(p, &conf->services[i]);
 		pool_inherit(&p->pools[i], old, old_count);
+		if (!p->pools[i].circuit)
+			p->pools[i].circuit = must_have(circuit_new());
 	}
 	drop_pools(old, old_count);
 	snapshot_put(&old_snapshot);
@@ -451,10 +489,20 @@ void pools_each_member(const struct pools *p, struct str service,
 				.is_checked = pool->members[j].check != NULL,
 				.is_failing = pool->members[j].check &&
 					      !health_is_up(pool->members[j].check),
+				.is_near = pool->members[j].is_near,
 			};
 
 			fn(&status, arg);
 		}
+	}
+}
+
+void pools_get_circuit(const struct pools *p, struct str service, struct circuit_status *out)
+{
+	*out = (struct circuit_status) { 0 };
+	for (size_t i = 0; i < p->count; i++) {
+		if (str_eq(p->pools[i].conf->name, service))
+			circuit_get_status(p->pools[i].circuit, loop_now_ms(p->gateway->loop), out);
 	}
 }
 

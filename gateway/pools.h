@@ -32,11 +32,14 @@ void pools_deregister(struct pools *p, void (*on_done)(void *arg), void *arg);
 struct pool_member_status {
 	struct net_addr addr;
 	uint16_t weight;
-	bool is_checked, is_failing;
+	bool is_checked, is_failing, is_near;
 };
 
 /* For status and metrics: calls back for each member of a service (by name), in no order. */
 void pools_each_member(const struct pools *p, struct str service,
 		       void (*fn)(const struct pool_member_status *m, void *arg), void *arg);
+/* What the workers know together of a service; all zeroes when it is not known. */
+struct circuit_status;
+void pools_get_circuit(const struct pools *p, struct str service, struct circuit_status *out);
 /* NULL when there is no registry. */
 struct reg_client *pools_registry(const struct pools *p);

@@ -2,6 +2,7 @@
 #include "gateway/problem.h"
 
 #include "gateway/grpc.h"
+#include "lib/clock.h"
 #include "lib/json.h"
 
 /*
@@ -73,4 +74,13 @@ void problem_send(struct request *r, unsigned status, enum request_reason reason
 	request_add_extra(r, STR("Cache-Control"), STR("no-store"));
 	response_send(r, status, STR("application/problem+json"), buf_str(&body));
 	buf_fini(&body);
+}
+
+void problem_retry_after(struct request *r, uint64_t ms)
+{
+	char *seconds = arena_printf(&r->arena, "%llu",
+				     (unsigned long long)((ms + MSEC_PER_SEC - 1) / MSEC_PER_SEC));
+
+	if (seconds)
+		request_add_extra(r, STR("Retry-After"), str_from(seconds));
 }

@@ -12,3 +12,6 @@
  */
 void problem_send(struct request *r, unsigned status, enum request_reason reason,
 		  const char *detail);
+
+/* A Retry-After field for whatever comes, in whole seconds, at least one. */
+void problem_retry_after(struct request *r, uint64_t ms);

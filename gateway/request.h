@@ -83,6 +83,8 @@ enum request_reason {
 	REASON_TOO_LARGE,
 	REASON_FIXED, /* a route that answers by itself */
 	REASON_NO_INSTANCE,
+	REASON_SERVICE_BUSY, /* as many requests or connections as it may have */
+	REASON_CIRCUIT_OPEN, /* too much of it fails */
 	REASON_CONNECT_FAILED,
 	REASON_CONNECT_TIMEOUT,
 	REASON_SERVICE_RESET,

@@ -61,6 +61,8 @@ static void write_member(const struct pool_member_status *m, void *arg)
 	json_addz(w, "health",
 		  m->is_failing ? "failing" : (m->is_checked ? "healthy" : "unchecked"));
 	json_addz(w, "state", state_of(m, row));
+	if (m->is_near)
+		json_add_bool(w, "own_zone", true);
 	if (row) {
 		json_add_u64(w, "in_flight", row->in_flight);
 		json_add_u64(w, "idle_connections", row->idle_connections);
@@ -68,6 +70,25 @@ static void write_member(const struct pool_member_status *m, void *arg)
 		json_add_u64(w, "errors", row->errors);
 		json_add_double(w, "latency_ms", (double)row->latency_us / USEC_PER_MSEC_F);
 	}
+	json_close(w, '}');
+}
+
+static void write_circuit(const struct gateway *g, const struct gw_service *service,
+			  struct json_writer *w)
+{
+	static const char *const states[] = { "closed", "open", "half open" };
+	struct circuit_status c;
+
+	if (!gw_service_is_bounded(service))
+		return;
+	pools_get_circuit(g->pools, service->name, &c);
+	json_open(w, "circuit", '{');
+	json_addz(w, "state", states[c.state]);
+	json_add_u64(w, "in_flight", c.in_flight);
+	json_add_u64(w, "connections", c.connections);
+	json_add_u64(w, "refused_busy", c.refused_busy);
+	json_add_u64(w, "refused_open", c.refused_open);
+	json_add_u64(w, "opened", c.opened);
 	json_close(w, '}');
 }
 
@@ -82,6 +103,7 @@ static void write_services(const struct gateway *g, const struct survey *survey,
 
 		json_open(w, NULL, '{');
 		json_add_str(w, "name", to.service);
+		write_circuit(g, &conf->services[i], w);
 		json_open(w, "instances", '[');
 		pools_each_member(g->pools, to.service, write_member, &to);
 		json_close(w, ']');

@@ -212,6 +212,7 @@ struct members_order {
 	struct loop_task task;
 	struct worker *worker;
 	struct str service;
+	struct circuit *circuit; /* held, as those of the members */
 	size_t count;
 	struct service_member members[];
 };
@@ -222,13 +223,17 @@ static void run_members_order(struct loop_task *task)
 	struct service *s = get_service(order->worker, order->service);
 
 	/* One that no configuration names yet is that of the configuration posted next. */
+	service_use_circuit(s, order->circuit);
 	service_set_members(s, order->members, order->count);
 	service_put(s);
+	circuit_put(&order->circuit);
+	for (size_t i = 0; i < order->count; i++)
+		circuit_put(&order->members[i].circuit);
 	free(order);
 }
 
-void worker_post_members(struct worker *w, struct str service, const struct service_member *members,
-			 size_t count)
+void worker_post_members(struct worker *w, struct str service, struct circuit *circuit,
+			 const struct service_member *members, size_t count)
 {
 	size_t size = sizeof(struct members_order) + count * sizeof(*members);
 	struct members_order *order = calloc(1, size + service.len);
@@ -238,8 +243,11 @@ void worker_post_members(struct worker *w, struct str service, const struct serv
 	order->task.run = run_members_order;
 	order->worker = w;
 	order->count = count;
+	order->circuit = circuit_get(circuit);
 	if (count)
 		memcpy(order->members, members, count * sizeof(*members));
+	for (size_t i = 0; i < count; i++)
+		circuit_get(order->members[i].circuit);
 	memcpy((char *)order + size, service.p, service.len);
 	order->service = str_of((char *)order + size, service.len);
 	loop_post(w->loop, &order->task);

@@ -130,10 +130,12 @@ void worker_post_conf(struct worker *w, struct worker_conf *conf);
 /* From the main thread: stop accepting, finish what runs, at most until the given monotonic time;
  * then the thread ends. A second one cuts what still runs. */
 void worker_post_drain(struct worker *w, uint64_t until_ms);
-/* From the main thread: these are the instances of the service from now on. Copied. */
+/* From the main thread: these are the instances of the service from now on. Copied; references to
+ * the circuits are taken. */
+struct circuit;
 struct service_member;
-void worker_post_members(struct worker *w, struct str service, const struct service_member *members,
-			 size_t count);
+void worker_post_members(struct worker *w, struct str service, struct circuit *circuit,
+			 const struct service_member *members, size_t count);
 /* Waits for the thread, which must have been drained (or never started). */
 void worker_join(struct worker *w);
 /* After the join. Of all workers first: each tells the main loop of its end by a task within

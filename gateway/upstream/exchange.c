@@ -6,6 +6,7 @@
 #include "gateway/grpc.h"
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
+#include "gateway/request_key.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/exchange_impl.h"
 #include "gateway/upstream/tunnel.h"
@@ -43,6 +44,18 @@ void exchange_set_phase(struct exchange *x, enum exchange_phase phase, uint64_t 
 	arm(x);
 }
 
+void exchange_moved(struct exchange *x, enum exchange_phase phase)
+{
+	const struct gw_service *conf = x->r->service;
+	uint64_t timeout_ms = conf->response_timeout_ms;
+
+	/* A pause of a gRPC stream between two messages may be as long as its deadline allows;
+	 * whether the service still lives is asked with PING. */
+	if (phase == PHASE_BODY)
+		timeout_ms = x->is_grpc ? 0 : conf->stream_idle_timeout_ms;
+	exchange_set_phase(x, phase, timeout_ms);
+}
+
 /* --- the end of an attempt and of the exchange
  * -------------------------------------------------------------------------------- */
 
@@ -67,6 +80,8 @@ static void detach(struct exchange *x)
 	x->tried_count = 0;
 	buf_fini(&x->body);
 	buf_fini(&x->h1.trailers);
+	if (x->is_entered)
+		service_leave(x->service, x->is_probe);
 	service_put(x->service);
 	x->r->sink = NULL;
 }
@@ -77,13 +92,13 @@ void exchange_give_up(struct exchange *x, unsigned status, enum request_reason r
 	struct request *r = x->r;
 
 	/* What we lack says nothing about the instance. */
-	end_attempt(x, reason == REASON_INTERNAL ||
+	end_attempt(x, reason == REASON_INTERNAL || reason == REASON_SERVICE_BUSY ||
 				       (reason == REASON_REQUEST_TIMEOUT && x->is_client_deadline)
 			       ? ENDPOINT_ABANDONED
 			       : ENDPOINT_FAILED);
 	detach(x);
 	if (status == 503)
-		request_add_extra(r, STR("Retry-After"), STR("1"));
+		problem_retry_after(r, MSEC_PER_SEC);
 	problem_send(r, status, reason, detail);
 }
 
@@ -125,6 +140,31 @@ void exchange_attempt_failed(struct exchange *x, unsigned status, enum request_r
 	end_attempt(x, is_stale ? ENDPOINT_ABANDONED : ENDPOINT_FAILED);
 	metrics_inc(&r->worker->counters.upstream_retries, 1);
 	exchange_attempt(x);
+}
+
+static bool wants_retry(const struct gw_service *conf, unsigned status)
+{
+	return status >= 400 && status < 600 &&
+	       conf->retry_on.bits[(status - 400) / 64] >> (status - 400) % 64 & 1;
+}
+
+/* An answer that is as good as none (`retry_on`). It is the client's unless another instance can be
+ * asked. */
+static bool is_tried_elsewhere(struct exchange *x, unsigned status)
+{
+	struct request *r = x->r;
+
+	if (!wants_retry(r->service, status) || !x->can_replay || x->retries_left == 0 ||
+	    !http_is_idempotent(r->method_id) || x->tried_count >= EXCHANGE_TRIED_MAX ||
+	    x->service->count < x->tried_count + 2 || !service_take_retry(x->service))
+		return false;
+	x->retries_left--;
+	x->tried[x->tried_count++] = endpoint_get(x->endpoint);
+	x->has_answer = false;
+	end_attempt(x, status >= 500 ? ENDPOINT_ERROR : ENDPOINT_OK);
+	metrics_inc(&r->worker->counters.upstream_retries, 1);
+	exchange_attempt(x);
+	return true;
 }
 
 /*
@@ -272,6 +312,8 @@ bool exchange_begin_response(struct exchange *x, const struct exchange_head *hea
 {
 	struct request *r = x->r;
 
+	if (is_tried_elsewhere(x, head->status))
+		return false;
 	r->answered_ns = clock_mono_ns();
 	if (!copy_head(r, head)) {
 		exchange_give_up(x, 503, REASON_INTERNAL, "out of memory");
@@ -340,6 +382,10 @@ void exchange_become_tunnel(struct exchange *x, const struct exchange_head *head
 	buf_consume(&u->in, len);
 	x->h1.u = NULL;
 	x->endpoint = NULL;
+	/* The tunnel keeps the place; that it was agreed on is what the probe was for. */
+	if (x->is_probe)
+		service_end_probe(service);
+	x->is_entered = false;
 	detach(x);
 	tunnel_start(r, u, service, endpoint, latency_us);
 }
@@ -375,7 +421,7 @@ static const struct sink_ops exchange_sink = {
 void exchange_connected(struct exchange *x)
 {
 	x->r->connected_ns = clock_mono_ns();
-	exchange_set_phase(x, PHASE_RESPONSE, x->r->service->response_timeout_ms);
+	exchange_moved(x, PHASE_RESPONSE);
 }
 
 static void on_timer(struct loop_timer *timer)
@@ -395,7 +441,7 @@ static void on_timer(struct loop_timer *timer)
 					"no connection to the service in time");
 	} else if (x->is_paused || (!x->body_complete && exchange_body_left(x) == 0)) {
 		/* The client holds things up, not the service; its own deadlines watch it. */
-		exchange_set_phase(x, x->phase, x->r->service->response_timeout_ms);
+		exchange_moved(x, x->phase);
 	} else {
 		exchange_attempt_failed(x, 504, REASON_RESPONSE_TIMEOUT,
 					"the service did not answer in time");
@@ -413,6 +459,32 @@ static bool is_shortage(int rc)
 	return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -ENOBUFS;
 }
 
+/* False: there is none, and the client knows. */
+static bool choose(struct exchange *x)
+{
+	const struct gw_service *conf = x->r->service;
+	struct pick_query q = { .tried = x->tried, .tried_count = x->tried_count };
+	struct service *s = x->service;
+
+	if (conf->hash_on.kind)
+		q.key = request_key_hash(&conf->hash_on, x->r);
+	x->endpoint = service_choose(s, &q);
+	if (x->endpoint)
+		return true;
+	if (x->tried_count) {
+		exchange_give_up(x, 502, REASON_CONNECT_FAILED,
+				 "no instance of the service could be reached");
+	} else if (s->count && s->max_concurrent_per_instance) {
+		circuit_count_busy(s->circuit);
+		exchange_give_up(x, 503, REASON_SERVICE_BUSY,
+				 "all instances of the service have enough to do");
+	} else {
+		exchange_give_up(x, 503, REASON_NO_INSTANCE,
+				 "no instance of the service is available");
+	}
+	return false;
+}
+
 static void exchange_attempt(struct exchange *x)
 {
 	struct request *r = x->r;
@@ -428,22 +500,20 @@ static void exchange_attempt(struct exchange *x)
 		exchange_set_phase(x, PHASE_LIST, r->service->connect_timeout_ms);
 		return;
 	}
-	x->endpoint = service_choose(x->service, x->tried, x->tried_count);
-	if (!x->endpoint) {
-		if (x->tried_count)
-			exchange_give_up(x, 502, REASON_CONNECT_FAILED,
-					 "no instance of the service could be reached");
-		else
-			exchange_give_up(x, 503, REASON_NO_INSTANCE,
-					 "no instance of the service is available");
+	if (!choose(x))
 		return;
-	}
 	r->attempts++;
 	r->upstream = x->endpoint->addr;
 	x->attempt_ns = clock_mono_ns();
 	if (!r->forward_ns)
 		r->forward_ns = x->attempt_ns;
 	rc = x->wire->open(x);
+	if (rc == -EUSERS) {
+		circuit_count_busy(x->service->circuit);
+		exchange_give_up(x, 503, REASON_SERVICE_BUSY,
+				 "the service has as many connections as it may have");
+		return;
+	}
 	if (is_shortage(rc)) {
 		exchange_give_up(x, 503, REASON_INTERNAL,
 				 "no descriptors or memory left for a connection");
@@ -474,6 +544,31 @@ static void set_deadline(struct exchange *x)
 	x->is_client_deadline = true;
 }
 
+/* Limits of the service as a whole, of all workers. False: refused. */
+static bool enter(struct exchange *x, struct request *r, struct service *s)
+{
+	uint64_t retry_ms = MSEC_PER_SEC;
+
+	switch (service_enter(s, &retry_ms)) {
+	case SERVICE_GO:
+		break;
+	case SERVICE_PROBE:
+		x->is_probe = true;
+		break;
+	case SERVICE_BUSY:
+		problem_retry_after(r, retry_ms);
+		problem_send(r, 503, REASON_SERVICE_BUSY, "the service has enough to do");
+		return false;
+	case SERVICE_OPEN:
+		problem_retry_after(r, retry_ms);
+		problem_send(r, 503, REASON_CIRCUIT_OPEN,
+			     "too much of the service fails at the moment");
+		return false;
+	}
+	x->is_entered = true;
+	return true;
+}
+
 void exchange_start(struct request *r, struct service *s)
 {
 	struct exchange *x = arena_new(&r->arena, struct exchange);
@@ -489,6 +584,8 @@ void exchange_start(struct request *r, struct service *s)
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
 	}
+	if (!enter(x, r, s))
+		return;
 	x->service = service_get(s);
 	x->retries_left = r->service->retries;
 	x->can_replay = true;

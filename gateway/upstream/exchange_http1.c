@@ -101,7 +101,7 @@ static void h1_send(struct exchange *x)
 		x->body_sent += (size_t)n - MIN((size_t)n, head.len);
 		x->h1.head_sent += MIN((size_t)n, head.len);
 		x->was_sent = true;
-		exchange_set_phase(x, x->phase, x->r->service->response_timeout_ms);
+		exchange_moved(x, x->phase);
 	}
 	exchange_body_moved(x);
 }
@@ -170,7 +170,7 @@ static void receive_head(struct exchange *x)
 	buf_consume(&u->in, (size_t)len);
 	http1_body_init(&x->h1.decoder, &head);
 	x->h1.decoder.trailers = &x->h1.trailers;
-	exchange_set_phase(x, PHASE_BODY, r->service->response_timeout_ms);
+	exchange_moved(x, PHASE_BODY);
 }
 
 /* Body bytes straight from the socket into what the client will get. Returns false when the
@@ -193,7 +193,7 @@ static bool receive_direct(struct exchange *x)
 	if (n > 0) {
 		x->h1.decoder.left -= (uint64_t)n;
 		x->is_paused = !r->down->commit(r, (size_t)n);
-		exchange_set_phase(x, PHASE_BODY, r->service->response_timeout_ms);
+		exchange_moved(x, PHASE_BODY);
 	} else if (n != -EAGAIN && n != 0) {
 		x->h1.u->has_eof = true;
 	}
@@ -283,7 +283,7 @@ static void h1_receive(struct exchange *x)
 		if (x->phase == PHASE_RESPONSE)
 			receive_head(x);
 		else
-			exchange_set_phase(x, PHASE_BODY, x->r->service->response_timeout_ms);
+			exchange_moved(x, PHASE_BODY);
 	}
 }
 

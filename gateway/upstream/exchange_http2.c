@@ -14,15 +14,6 @@ static struct exchange *exchange_of_stream(struct h2stream *s)
 	return container_of(s, struct exchange, h2.stream);
 }
 
-/* A pause of a stream between two messages may be as long as its deadline allows; whether the
- * service still lives is asked with PING. */
-static void progress(struct exchange *x, enum exchange_phase phase)
-{
-	uint64_t timeout_ms = x->r->service->response_timeout_ms;
-
-	exchange_set_phase(x, phase, phase == PHASE_BODY && x->is_grpc ? 0 : timeout_ms);
-}
-
 /* --- the request --------------------------------------------------------------------------- */
 
 static nghttp2_nv nv_of(struct str name, struct str value)
@@ -152,7 +143,7 @@ static void on_take(struct h2stream *s, char *to, size_t len)
 
 	memcpy(to, buf_data(&x->body) + x->body_sent, len);
 	x->body_sent += len;
-	progress(x, x->phase);
+	exchange_moved(x, x->phase);
 	exchange_body_moved(x);
 }
 
@@ -241,7 +232,7 @@ static void take_head(struct exchange *x, bool is_last)
 	if (!exchange_begin_response(x, &head))
 		return;
 	h2->has_head = true;
-	progress(x, PHASE_BODY);
+	exchange_moved(x, PHASE_BODY);
 }
 
 static void on_fields_end(struct h2stream *s, bool is_last)
@@ -289,7 +280,7 @@ static void on_data(struct h2stream *s, struct str data)
 	x->is_paused = !x->r->down->data(x->r, data);
 	/* At most a window of it comes while the client is slow. */
 	x->h2.owed += data.len;
-	progress(x, PHASE_BODY);
+	exchange_moved(x, PHASE_BODY);
 	if (!x->is_paused)
 		h2_receive(x);
 }

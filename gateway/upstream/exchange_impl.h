@@ -93,6 +93,8 @@ struct exchange {
 	bool was_refused;   /* the service said once that it did nothing with the request */
 	bool is_grpc;
 	bool is_client_deadline; /* request_deadline_ms is what the client asked for */
+	bool is_entered; /* counts as a request in flight: service_leave */
+	bool is_probe;   /* ... and decides whether the service's circuit closes */
 	bool is_done;
 };
 
@@ -112,6 +114,8 @@ static inline size_t exchange_body_left(const struct exchange *x)
 }
 
 void exchange_set_phase(struct exchange *x, enum exchange_phase phase, uint64_t timeout_ms);
+/* Something moved: the wait of the phase begins anew. */
+void exchange_moved(struct exchange *x, enum exchange_phase phase);
 /* The connection can take the request. */
 void exchange_connected(struct exchange *x);
 /* Some of the body went out: what need not be kept goes, and the client is asked for more. */

@@ -6,9 +6,6 @@
 #include "lib/hash.h"
 #include "lib/tls_client.h"
 
-#define EJECT_AFTER       5     /* consecutive failures */
-#define EJECT_BASE_MS     1000  /* doubled with each consecutive ejection ... */
-#define EJECT_MAX_MS      30000 /* ... up to this, as Ribbon's circuit */
 #define LATENCY_WINDOW_MS 10000 /* over which an old latency fades */
 #define RETRY_EARNED      200   /* thousandths per request: 20 % */
 #define RETRY_COST        1000UL
@@ -26,6 +23,7 @@ struct service *service_new(struct worker *w, struct str name)
 	memcpy(s + 1, name.p, name.len);
 	s->name = str_of((char *)(s + 1), name.len);
 	s->retry_budget = RETRY_START;
+	s->ejection = (struct gw_ejection) { 5, 1000, 30000, 50 };
 	list_init(&s->waiters);
 	return s;
 }
@@ -41,6 +39,8 @@ void service_put(struct service *s)
 	if (--s->refs)
 		return;
 	service_set_members(s, NULL, 0);
+	picker_fini(&s->picker);
+	circuit_put(&s->circuit);
 	tls_client_free(&s->tls);
 	free(s->endpoints);
 	free(s);
@@ -65,12 +65,35 @@ static void change_tls(struct service *s, struct tls_client *tls)
 
 void service_configure(struct service *s, const struct gw_service *conf, struct tls_client *tls)
 {
+	bool has_ring = s->balance == GW_RING_HASH;
+
 	change_tls(s, tls);
 	s->balance = conf->balance;
+	if (has_ring != (s->balance == GW_RING_HASH))
+		picker_rebuild(s);
+	s->prefer_zone = conf->prefer_zone;
+	s->slow_start_ms = conf->slow_start_ms;
+	s->hash_balance_percent = conf->hash_balance_percent;
+	s->max_concurrent = conf->max_concurrent;
+	s->max_concurrent_per_instance = conf->max_concurrent_per_instance;
+	s->max_connections = conf->max_connections;
+	s->ejection = conf->ejection;
+	s->breaker = (struct circuit_rules) { 0 };
+	if (conf->circuit_breaker)
+		s->breaker = *conf->circuit_breaker;
 	s->idle_timeout_ms = conf->idle_timeout_ms;
 	s->max_idle = conf->max_idle_connections;
 	s->ping_after_ms = conf->ping_after_ms;
 	s->ping_timeout_ms = conf->ping_timeout_ms;
+}
+
+void service_use_circuit(struct service *s, struct circuit *circuit)
+{
+	/* Whoever is counted there must leave there. */
+	if (s->circuit == circuit || s->counted)
+		return;
+	circuit_put(&s->circuit);
+	s->circuit = circuit ? circuit_get(circuit) : NULL;
 }
 
 struct endpoint *endpoint_get(struct endpoint *e)
@@ -84,10 +107,11 @@ void endpoint_put(struct endpoint *e)
 	if (--e->refs)
 		return;
 	SSL_SESSION_free(e->session);
+	circuit_put(&e->circuit);
 	free(e);
 }
 
-static struct endpoint *endpoint_new(const struct service_member *m)
+static struct endpoint *endpoint_new(const struct service *s, const struct service_member *m)
 {
 	struct endpoint *e = calloc(1, sizeof(*e));
 
@@ -95,6 +119,8 @@ static struct endpoint *endpoint_new(const struct service_member *m)
 		return NULL;
 	e->refs = 1;
 	e->addr = m->addr;
+	e->circuit = m->circuit ? circuit_get(m->circuit) : NULL;
+	e->is_unproven = s->is_known;
 	list_init(&e->idle);
 	list_init(&e->h2conns);
 	return e;
@@ -109,26 +135,37 @@ static struct endpoint *find_endpoint(const struct service *s, const struct net_
 	return NULL;
 }
 
-void service_set_members(struct service *s, const struct service_member *members, size_t count)
+/* Gets more and more from then on, but not in a pool where everyone is as new. */
+static void begin_cold(struct service *s, struct endpoint *e, uint64_t from_ms)
 {
-	struct endpoint **fresh = calloc(count ? count : 1, sizeof(struct endpoint *));
-	size_t n = 0;
+	if (!s->is_known || s->slow_start_ms == 0)
+		return;
+	e->warm_from_ms = from_ms;
+	s->warming_until_ms = MAX(s->warming_until_ms, from_ms + s->slow_start_ms);
+}
 
-	if (!fresh)
-		return; /* the old list stays: better than none */
-	for (size_t i = 0; i < count; i++) {
-		struct endpoint *e = find_endpoint(s, &members[i].addr);
+/* The instance of the new list, with what is known of it from the old one. */
+static struct endpoint *take_member(struct service *s, const struct service_member *m)
+{
+	struct endpoint *e = find_endpoint(s, &m->addr);
+	bool is_new = !e;
 
-		e = e ? endpoint_get(e) : endpoint_new(&members[i]);
-		if (!e)
-			continue;
-		e->weight = members[i].weight ? members[i].weight : 1;
-		e->is_failing = members[i].is_failing;
-		fresh[n++] = e;
-	}
+	e = e ? endpoint_get(e) : endpoint_new(s, m);
+	if (!e)
+		return NULL;
+	if (is_new || (e->is_failing && !m->is_failing))
+		begin_cold(s, e, loop_now_ms(s->worker->loop));
+	e->weight = m->weight ? m->weight : 1;
+	e->is_failing = m->is_failing;
+	e->is_near = m->is_near;
+	return e;
+}
+
+static void replace_endpoints(struct service *s, struct endpoint **fresh, size_t count)
+{
 	for (size_t i = 0; i < s->count; i++)
 		s->endpoints[i]->is_gone = true;
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < count; i++)
 		fresh[i]->is_gone = false;
 	for (size_t i = 0; i < s->count; i++) {
 		if (s->endpoints[i]->is_gone) {
@@ -139,7 +176,26 @@ void service_set_members(struct service *s, const struct service_member *members
 	}
 	free(s->endpoints);
 	s->endpoints = fresh;
-	s->count = n;
+	s->count = count;
+	picker_rebuild(s);
+}
+
+void service_set_members(struct service *s, const struct service_member *members, size_t count)
+{
+	struct endpoint **fresh = calloc(count ? count : 1, sizeof(struct endpoint *));
+	size_t n = 0;
+
+	if (!fresh)
+		return; /* the old list stays: better than none */
+	for (unsigned is_far = 0; is_far < 2; is_far++) {
+		for (size_t i = 0; i < count; i++) {
+			if (members[i].is_near == is_far)
+				continue;
+			fresh[n] = take_member(s, &members[i]);
+			n += fresh[n] != NULL;
+		}
+	}
+	replace_endpoints(s, fresh, n);
 	s->is_known = true;
 	while (!list_empty(&s->waiters)) {
 		struct service_waiter *waiter = container_of(s->waiters.next, struct service_waiter,
@@ -150,161 +206,83 @@ void service_set_members(struct service *s, const struct service_member *members
 	}
 }
 
-/* --- choosing
- * ---------------------------------------------------------------------------------------------------------
- */
+/* --- choosing ------------------------------------------------------------------------------ */
 
 bool endpoint_is_ejected(const struct endpoint *e, uint64_t now_ms)
 {
 	return e->is_failing || e->ejected_until_ms > now_ms;
 }
 
-static bool was_tried(const struct endpoint *e, struct endpoint *const *tried, unsigned count)
+bool endpoint_is_full(const struct service *s, const struct endpoint *e)
 {
-	for (unsigned i = 0; i < count; i++) {
-		if (tried[i] == e)
-			return true;
-	}
-	return false;
+	return s->max_concurrent_per_instance && e->circuit &&
+	       circuit_is_full(e->circuit, s->max_concurrent_per_instance);
 }
 
-struct choice {
-	const struct service *s;
-	struct endpoint *const *tried;
-	unsigned tried_count;
-	uint64_t now_ms;
-	bool takes_ejected; /* panic: nothing healthy is left */
-};
-
-static bool is_usable(const struct choice *c, const struct endpoint *e)
+/* Takes a place at the instance. Other workers may have taken the last one just now. */
+static bool endpoint_enter(const struct service *s, struct endpoint *e)
 {
-	return (c->takes_ejected || !endpoint_is_ejected(e, c->now_ms)) &&
-	       !was_tried(e, c->tried, c->tried_count);
+	if (!s->max_concurrent_per_instance || !e->circuit)
+		return true;
+	if (!circuit_enter(e->circuit, s->max_concurrent_per_instance))
+		return false;
+	e->counted++;
+	return true;
 }
 
-/* A usable instance at random; NULL when there is none. */
-static struct endpoint *random_usable(const struct choice *c)
+struct endpoint *service_choose(struct service *s, const struct pick_query *q)
 {
-	size_t at = 0;
-
-	/* Throwing again, not stepping to the neighbour, so that the neighbour of an ejected one
-	 * does not get its load. */
-	for (int i = 0; i < 4; i++) {
-		at = random_fast() % c->s->count;
-		if (is_usable(c, c->s->endpoints[at]))
-			return c->s->endpoints[at];
-	}
-	for (size_t i = 0; i < c->s->count; i++) {
-		struct endpoint *e = c->s->endpoints[(at + i) % c->s->count];
-
-		if (is_usable(c, e))
-			return e;
-	}
-	return NULL;
-}
-
-/* Expected wait: what is in flight there, times how long each takes, by weight. */
-static double cost(const struct service *s, const struct endpoint *e)
-{
-	uint64_t latency = e->latency_us ? e->latency_us : s->latency_us;
-
-	return (double)(e->in_flight + 1) * (double)(latency ? latency : 1) / (double)e->weight;
-}
-
-/* The power of two choices (Mitzenmacher 2001): herds less than the best of all, costs less, and is
- * nearly as good. */
-static struct endpoint *choose_p2c(const struct choice *c)
-{
-	struct endpoint *a = random_usable(c);
-	struct endpoint *b;
-
-	if (!a || c->s->count == 1)
-		return a;
-	for (int i = 0; i < 3; i++) {
-		b = random_usable(c);
-		if (b && b != a)
-			return cost(c->s, a) <= cost(c->s, b) ? a : b;
-	}
-	return a;
-}
-
-/* Smooth weighted round robin: each turn everyone earns his weight, the richest is taken and pays
- * all that was earned. */
-static struct endpoint *choose_round_robin(const struct choice *c)
-{
-	struct endpoint *best = NULL;
-	int64_t total = 0;
-
-	for (size_t i = 0; i < c->s->count; i++) {
-		struct endpoint *e = c->s->endpoints[i];
-
-		if (!is_usable(c, e))
-			continue;
-		e->wrr_credit += e->weight;
-		total += e->weight;
-		if (!best || e->wrr_credit > best->wrr_credit)
-			best = e;
-	}
-	if (best)
-		best->wrr_credit -= total;
-	return best;
-}
-
-static struct endpoint *choose_least_request(const struct choice *c)
-{
-	size_t from = random_fast() % c->s->count; /* ties go to anyone, not always to the first */
-	struct endpoint *best = NULL;
-
-	for (size_t i = 0; i < c->s->count; i++) {
-		struct endpoint *e = c->s->endpoints[(from + i) % c->s->count];
-
-		if (is_usable(c, e) && (!best || (uint64_t)e->in_flight * best->weight <
-							 (uint64_t)best->in_flight * e->weight))
-			best = e;
-	}
-	return best;
-}
-
-static struct endpoint *choose(const struct choice *c)
-{
-	switch (c->s->balance) {
-	case GW_ROUND_ROBIN:
-		return choose_round_robin(c);
-	case GW_LEAST_REQUEST:
-		return choose_least_request(c);
-	default:
-		return choose_p2c(c);
-	}
-}
-
-struct endpoint *service_choose(struct service *s, struct endpoint *const *tried,
-				unsigned tried_count)
-{
-	struct choice c = {
-		.s = s,
-		.tried = tried,
-		.tried_count = tried_count,
-		.now_ms = loop_now_ms(s->worker->loop),
-	};
 	struct endpoint *e;
 
-	if (s->count == 0)
-		return NULL;
-	e = choose(&c);
-	if (!e) {
-		c.takes_ejected = true;
-		e = choose(&c);
-	}
-	if (!e)
-		return NULL;
+	do {
+		e = picker_choose(s, q);
+		if (!e)
+			return NULL;
+	} while (!endpoint_enter(s, e)); /* full now: not chosen again */
 	e->in_flight++;
+	s->in_flight++;
 	metrics_inc(&e->requests, 1);
 	return endpoint_get(e);
 }
 
-/* --- learning
- * ----------------------------------------------------------------------------------------------------------
- */
+enum service_verdict service_enter(struct service *s, uint64_t *retry_ms)
+{
+	enum circuit_pass pass = CIRCUIT_PASS;
+
+	if (!s->circuit || !(s->max_concurrent || s->breaker.failure_percent))
+		return SERVICE_GO;
+	if (s->breaker.failure_percent)
+		pass = circuit_ask(s->circuit, &s->breaker, loop_now_ms(s->worker->loop), retry_ms);
+	if (pass == CIRCUIT_REFUSE)
+		return SERVICE_OPEN;
+	if (s->max_concurrent && !circuit_enter(s->circuit, s->max_concurrent)) {
+		circuit_count_busy(s->circuit);
+		if (pass == CIRCUIT_PROBE)
+			circuit_end_probe(s->circuit);
+		return SERVICE_BUSY;
+	}
+	s->counted += s->max_concurrent != 0;
+	return pass == CIRCUIT_PROBE ? SERVICE_PROBE : SERVICE_GO;
+}
+
+void service_end_probe(struct service *s)
+{
+	if (s->circuit)
+		circuit_end_probe(s->circuit);
+}
+
+void service_leave(struct service *s, bool was_probe)
+{
+	if (was_probe)
+		service_end_probe(s);
+	/* After a reload that took the limit away, or brought one, it is those that count. */
+	if (s->counted == 0)
+		return;
+	s->counted--;
+	circuit_leave(s->circuit);
+}
+
+/* --- learning ------------------------------------------------------------------------------ */
 
 /* A slow answer counts at once, a fast one only over time: an instance that stalls is avoided
  * quickly. */
@@ -319,40 +297,52 @@ static void learn_latency(struct service *s, struct endpoint *e, uint64_t us)
 	else
 		e->latency_us -= (e->latency_us - us) * elapsed / LATENCY_WINDOW_MS;
 	e->latency_at_ms = now;
+	e->mean_us = e->mean_us ? (e->mean_us * 15 + us) / 16 : us;
 	s->latency_us = s->latency_us ? (s->latency_us * 15 + us) / 16 : us;
 }
 
-/* Never more than half of the pool at a time: the others would drown. */
+/* Never more than a part (half) of the pool at a time: the others would drown. */
 static bool may_eject(const struct service *s, uint64_t now_ms)
 {
 	size_t ejected = 1;
 
 	for (size_t i = 0; i < s->count; i++)
 		ejected += endpoint_is_ejected(s->endpoints[i], now_ms);
-	return ejected * 2 <= s->count;
+	return ejected * 100 <= s->count * s->ejection.max_percent;
 }
 
 static void learn_failure(struct service *s, struct endpoint *e)
 {
 	uint64_t now = loop_now_ms(s->worker->loop);
-	uint64_t pause = EJECT_BASE_MS << MIN(e->ejections, 5U);
+	uint64_t pause = (uint64_t)s->ejection.base_ms << MIN(e->ejections, 16U);
 
 	metrics_inc(&e->errors, 1);
-	if (++e->failures < EJECT_AFTER || endpoint_is_ejected(e, now) || !may_eject(s, now))
+	if (++e->failures < s->ejection.failures || s->ejection.failures == 0 ||
+	    endpoint_is_ejected(e, now) || !may_eject(s, now))
 		return;
-	e->ejected_until_ms = now + MIN(pause, (uint64_t)EJECT_MAX_MS);
+	e->ejected_until_ms = now + MIN(pause, (uint64_t)s->ejection.max_ms);
 	e->ejections++;
 	/* After the pause one failure more is enough. */
-	e->failures = EJECT_AFTER - 1;
+	e->failures = s->ejection.failures - 1;
+	begin_cold(s, e, e->ejected_until_ms);
 }
 
 void endpoint_finish(struct service *s, struct endpoint *e, enum endpoint_outcome outcome,
 		     uint64_t latency_us)
 {
 	e->in_flight--;
+	s->in_flight--;
+	if (e->counted) {
+		e->counted--;
+		circuit_leave(e->circuit);
+	}
+	if (outcome != ENDPOINT_ABANDONED && s->breaker.failure_percent && s->circuit)
+		circuit_record(s->circuit, &s->breaker, outcome != ENDPOINT_OK,
+			       loop_now_ms(s->worker->loop));
 	switch (outcome) {
 	case ENDPOINT_OK:
 		e->failures = e->ejections = 0;
+		e->is_unproven = false;
 		learn_latency(s, e, latency_us);
 		break;
 	case ENDPOINT_ERROR:

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A service as one worker sees it: its instances, which one to take next, how they behave, and the
- * connections kept to them. Decisions are local to the worker: no lock, no shared state (lb-rules:
- * two random choices need none).
+ * connections kept to them. Decisions are local to the worker: no lock, no shared state (two random
+ * choices need none). Only limits that are given for the whole process are shared (circuit.h).
  */
 #pragma once
 
 #include <openssl/ssl.h>
 
 #include "gateway/conf.h"
+#include "gateway/upstream/circuit.h"
+#include "gateway/upstream/pick.h"
 #include "gateway/worker.h"
 
 struct upconn;
@@ -18,14 +20,21 @@ struct endpoint {
 	unsigned refs;
 	struct net_addr addr;
 	uint16_t weight;
-	bool is_gone;    /* no longer in the list: no new requests, connections are not kept */
-	bool is_failing; /* active health checks say so */
+	bool is_gone;     /* no longer in the list: no new requests, connections are not kept */
+	bool is_failing;  /* active health checks say so */
+	bool is_near;     /* of the gateway's own zone */
+	bool is_unproven; /* came later than the first list, and has not answered yet */
 	unsigned in_flight;
-	unsigned failures;  /* consecutive */
-	unsigned ejections; /* consecutive, for the back-off */
+	unsigned counted;        /* of these in the circuit */
+	struct circuit *circuit; /* held; shared with other workers. NULL: none */
+	uint64_t warm_from_ms;   /* gets its whole share slow_start_ms after that; 0: at once */
+	float relief;            /* mean weight of all / its own */
+	unsigned failures;       /* consecutive */
+	unsigned ejections;      /* consecutive, for the back-off */
 	uint64_t ejected_until_ms;
 	uint64_t latency_us; /* moving average, weighted by time (peak-sensitive); 0: not known */
 	uint64_t latency_at_ms;
+	uint64_t mean_us;     /* moving average, over the last dozen requests; 0: not known */
 	int64_t wrr_credit;   /* of weighted round robin */
 	SSL_SESSION *session; /* to resume; NULL: none */
 	struct list idle;     /* upconns, most recently used first */
@@ -40,13 +49,22 @@ struct service {
 	unsigned refs;
 	struct worker *worker;
 	struct str name;
-	int balance;
+	int balance; /* enum gw_balance */
+	struct picker picker;
+	bool prefer_zone;
+	uint32_t slow_start_ms, hash_balance_percent;
+	uint64_t warming_until_ms; /* nobody is cold from then on */
+	struct circuit *circuit;   /* held; shared with other workers. NULL: none */
+	struct circuit_rules breaker;
+	uint32_t max_concurrent, max_concurrent_per_instance, max_connections; /* 0: no bound */
+	unsigned in_flight;
+	unsigned counted; /* requests that are in the circuit */
+	struct gw_ejection ejection;
 	uint32_t idle_timeout_ms, max_idle;
 	uint32_t ping_after_ms, ping_timeout_ms; /* HTTP/2 */
 	struct tls_client *tls; /* held; NULL: plain. Connections of another one are not kept */
-	struct endpoint **endpoints;
+	struct endpoint **endpoints; /* those of the own zone first */
 	size_t count;
-	unsigned ejected;      /* about how many are ejected now */
 	uint64_t latency_us;   /* average over all, stands in for an instance not known yet */
 	uint64_t retry_budget; /* in thousandths of a retry */
 	bool is_known;         /* a list, perhaps an empty one, has come in */
@@ -63,7 +81,8 @@ struct service_waiter {
 struct service_member {
 	struct net_addr addr;
 	uint16_t weight;
-	bool is_failing;
+	bool is_failing, is_near;
+	struct circuit *circuit; /* NULL: none */
 };
 
 struct service *service_new(struct worker *w, struct str name);
@@ -71,6 +90,8 @@ struct service *service_get(struct service *s);
 void service_put(struct service *s);
 /* Takes a reference to the TLS policy (NULL: plain) if it is another than before. */
 void service_configure(struct service *s, const struct gw_service *conf, struct tls_client *tls);
+/* What the workers know together of the service; takes a reference. */
+void service_use_circuit(struct service *s, struct circuit *circuit);
 /* Replaces the list. Instances that stay (by address) keep connections and statistics. */
 void service_set_members(struct service *s, const struct service_member *members, size_t count);
 
@@ -83,16 +104,27 @@ enum endpoint_outcome {
 };
 
 /*
- * Chooses an instance that is none of `tried` and counts a request in flight on it; NULL when there
- * is none. When all look unhealthy, all are used rather than none. Balance with endpoint_finish.
+ * Chooses an instance by the service's policy (pick.h) and counts a request in flight on it; NULL
+ * when there is none. When all look unhealthy, all are used rather than none. Balance with
+ * endpoint_finish.
  */
-struct endpoint *service_choose(struct service *s, struct endpoint *const *tried,
-				unsigned tried_count);
+struct endpoint *service_choose(struct service *s, const struct pick_query *q);
 void endpoint_finish(struct service *s, struct endpoint *e, enum endpoint_outcome outcome,
 		     uint64_t latency_us);
 struct endpoint *endpoint_get(struct endpoint *e);
 void endpoint_put(struct endpoint *e);
 bool endpoint_is_ejected(const struct endpoint *e, uint64_t now_ms);
+/* It has as many requests as it may have, of all workers. */
+bool endpoint_is_full(const struct service *s, const struct endpoint *e);
+
+enum service_verdict { SERVICE_GO, SERVICE_PROBE, SERVICE_BUSY, SERVICE_OPEN };
+
+/* Whether the service takes one request more, which is counted then: balance with service_leave.
+ * SERVICE_OPEN: its circuit is, for *retry_ms. */
+enum service_verdict service_enter(struct service *s, uint64_t *retry_ms);
+void service_leave(struct service *s, bool was_probe);
+/* The probe said what it can, though its request goes on. */
+void service_end_probe(struct service *s);
 
 /* Every request earns a fifth of a retry; true takes one, if there is one. */
 void service_earn_retry(struct service *s);

@@ -46,6 +46,7 @@ static void tunnel_close(struct tunnel *t)
 	upconn_close(t->u);
 	endpoint_finish(t->service, t->endpoint, ENDPOINT_OK, t->latency_us);
 	buf_fini(&t->out);
+	service_leave(t->service, false);
 	service_put(t->service);
 	t->r->sink = NULL;
 }
@@ -227,6 +228,7 @@ void tunnel_start(struct request *r, struct upconn *u, struct service *service,
 	if (!t) {
 		upconn_close(u);
 		endpoint_finish(service, endpoint, ENDPOINT_ABANDONED, latency_us);
+		service_leave(service, false);
 		service_put(service);
 		r->reason = REASON_INTERNAL;
 		r->down->abort(r);

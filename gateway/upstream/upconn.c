@@ -59,6 +59,13 @@ static void end_tls(struct upconn *u)
 	ERR_clear_error();
 }
 
+static void uncount(struct upconn *u)
+{
+	if (u->circuit)
+		circuit_disconnect(u->circuit);
+	circuit_put(&u->circuit);
+}
+
 void upconn_close(struct upconn *u)
 {
 	struct loop *loop = u->worker->loop;
@@ -76,6 +83,7 @@ void upconn_close(struct upconn *u)
 	loop_io_remove(loop, &u->io);
 	close(u->io.fd);
 	release_buffer(u);
+	uncount(u);
 	endpoint_put(u->endpoint);
 	service_put(u->service);
 	loop_defer(loop, &u->free);
@@ -203,6 +211,54 @@ int upconn_connect(struct upconn *u)
 	return rc;
 }
 
+/* The oldest of those that wait in this worker makes room for one that is needed. */
+static bool close_one_idle(const struct service *s)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct list *idle = &s->endpoints[i]->idle;
+
+		if (list_empty(idle))
+			continue;
+		upconn_close(container_of(idle->prev, struct upconn, node));
+		return true;
+	}
+	return false;
+}
+
+static int count(struct upconn *u, const struct service *s)
+{
+	if (!s->max_connections || !s->circuit)
+		return 0;
+	while (!circuit_connect(s->circuit, s->max_connections)) {
+		if (!close_one_idle(s))
+			return -EUSERS;
+	}
+	u->circuit = circuit_get(s->circuit);
+	return 0;
+}
+
+/* The socket and what belongs to it. */
+static int upconn_open(struct upconn *u, struct service *s, struct endpoint *e)
+{
+	int rc = count(u, s);
+
+	if (rc == 0)
+		rc = u->io.fd = net_connect(&e->addr);
+	if (rc < 0)
+		return rc;
+	if (s->tls && start_tls(u, s, e) < 0)
+		return -ENOMEM;
+	return loop_io_add(u->worker->loop, &u->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+}
+
+static void upconn_discard(struct upconn *u)
+{
+	uncount(u);
+	if (u->io.fd >= 0)
+		close(u->io.fd);
+	upconn_free(&u->free);
+}
+
 int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 		enum upconn_choice choice)
 {
@@ -218,27 +274,16 @@ int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 	u = calloc(1, sizeof(*u));
 	if (!u)
 		return -ENOMEM;
-	u->io.fd = net_connect(&e->addr);
-	if (u->io.fd < 0) {
-		rc = u->io.fd;
-		free(u);
-		return rc;
-	}
-	if (s->tls && start_tls(u, s, e) < 0) {
-		close(u->io.fd);
-		free(u);
-		return -ENOMEM;
-	}
 	u->worker = w;
+	u->io.fd = -1;
 	u->io.on_event = on_io;
 	u->idle_timer.on_fire = on_idle_timer;
 	u->free.run = upconn_free;
 	list_init(&u->node);
 	buf_init(&u->in, UPCONN_IN_MAX);
-	rc = loop_io_add(w->loop, &u->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	rc = upconn_open(u, s, e);
 	if (rc < 0) {
-		close(u->io.fd);
-		upconn_free(&u->free);
+		upconn_discard(u);
 		return rc;
 	}
 	u->service = service_get(s);

@@ -17,8 +17,9 @@ struct upconn {
 	struct list node;          /* in endpoint->idle */
 	struct loop_timer idle_timer;
 	struct loop_task free;
-	SSL *ssl;               /* NULL: plain */
-	struct tls_client *tls; /* held; under which it was made, NULL: plain */
+	SSL *ssl;                /* NULL: plain */
+	struct tls_client *tls;  /* held; under which it was made, NULL: plain */
+	struct circuit *circuit; /* held: it counts the connection. NULL: nobody does */
 	struct buf in;
 	bool can_read, can_write, is_connected, has_eof, is_closed;
 	bool expects_eof; /* the peer's FIN is in: a short read does not mean that there is nothing
@@ -38,7 +39,7 @@ enum upconn_choice {
 
 /*
  * A connection for one request: from the pool (most recently used first), or a new one, still
- * connecting. -errno when none can be made.
+ * connecting. -errno when none can be made, -EUSERS when the service has as many as it may have.
  */
 int upconn_take(struct upconn **out, struct service *s, struct endpoint *e,
 		enum upconn_choice choice);

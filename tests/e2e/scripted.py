@@ -75,6 +75,8 @@ class Scripted:
                 sock, _ = self.listener.accept()
             except OSError:
                 return
+            # Or the second of two small writes waits for the gateway's delayed acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections += 1
             self.open.add(sock)
             peer = Peer(self, sock, self.connections)

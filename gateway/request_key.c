@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gateway/request_key.h"
+
+#include <netinet/in.h>
+
+#include "gateway/request.h"
+#include "lib/hash.h"
+
+static const struct hash_key fixed_key = { { 0x726571756573745fULL, 0x6b65795f6861736bULL } };
+
+const char *request_key_parse(struct request_key *out, struct str text)
+{
+	static const struct {
+		struct str word;
+		enum request_key_kind kind;
+		bool has_name;
+	} kinds[] = {
+		{ STR("user"), REQUEST_KEY_USER, false },
+		{ STR("ip"), REQUEST_KEY_IP, false },
+		{ STR("endpoint"), REQUEST_KEY_ENDPOINT, false },
+		{ STR("header:"), REQUEST_KEY_HEADER, true },
+		{ STR("cookie:"), REQUEST_KEY_COOKIE, true },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		struct str name;
+
+		if (kinds[i].has_name ? !str_starts(text, kinds[i].word)
+				      : !str_eq(text, kinds[i].word))
+			continue;
+		name = str_sub(text, kinds[i].word.len, text.len);
+		if (kinds[i].has_name && !http_is_token(name))
+			return "must name a header or cookie behind the colon";
+		*out = (struct request_key) { kinds[i].kind, name };
+		return NULL;
+	}
+	return "must be \"user\", \"ip\", \"endpoint\", \"header:NAME\" or \"cookie:NAME\"";
+}
+
+struct str request_cookie(const struct request *r, struct str name)
+{
+	for (size_t i = 0; i < r->headers.count; i++) {
+		struct str rest = r->headers.fields[i].value;
+
+		if (r->headers.fields[i].id != HTTP_COOKIE)
+			continue;
+		while (rest.len) {
+			const char *end = memchr(rest.p, ';', rest.len);
+			size_t len = end ? (size_t)(end - rest.p) : rest.len;
+			struct str pair = str_trim(str_of(rest.p, len));
+
+			if (pair.len > name.len && pair.p[name.len] == '=' &&
+			    str_eq(str_of(pair.p, name.len), name))
+				return str_sub(pair, name.len + 1, pair.len);
+			rest = str_sub(rest, MIN(len + 1, rest.len), rest.len);
+		}
+	}
+	return (struct str) { 0 };
+}
+
+static struct str value_of(const struct request_key *key, const struct request *r)
+{
+	const struct http_field *f;
+
+	switch (key->kind) {
+	case REQUEST_KEY_USER:
+		if (r->identity && r->identity->user)
+			return r->identity->user->text;
+		break;
+	case REQUEST_KEY_ENDPOINT:
+		return r->path;
+	case REQUEST_KEY_HEADER:
+		f = http_find_name(r->headers.fields, r->headers.count, key->name);
+		if (f)
+			return f->value;
+		break;
+	case REQUEST_KEY_COOKIE:
+		return request_cookie(r, key->name);
+	case REQUEST_KEY_IP:
+	case REQUEST_KEY_NONE:
+		break;
+	}
+	return (struct str) { 0 };
+}
+
+static uint64_t hash_client(const struct net_addr *client)
+{
+	if (client->sa.sa_family == AF_INET6)
+		return hash_sip13(&fixed_key, &client->in6.sin6_addr, 8);
+	return hash_sip13(&fixed_key, &client->in.sin_addr, sizeof(client->in.sin_addr));
+}
+
+uint64_t request_key_hash(const struct request_key *key, const struct request *r)
+{
+	struct str value = value_of(key, r);
+
+	if (!value.p)
+		return hash_client(&r->client);
+	return hash_sip13(&fixed_key, value.p, value.len);
+}
