@@ -27,6 +27,7 @@ sys.dont_write_bytecode = True
 
 import gateway  # noqa: E402
 import packets  # noqa: E402
+import tables  # noqa: E402
 from procs import exit_on_signals  # noqa: E402
 
 PARTS = ("nlb", "gateway")
@@ -39,26 +40,6 @@ Written by `make bench`; do not edit. Machines differ and are noisy: an absolute
 so every figure stands beside a peer or a floor that was measured in the same run, in turns. Medians,
 with the lowest and highest round in brackets.
 """
-
-GATEWAY_NOTES = """\
-One worker thread on one core; load generator (wrk) and service (nginx) on another. CPU time is user
-and system time of the process under test, its log writing included, divided by the requests it
-answered. "gatewayd is 0.50 ×" means: half the CPU time of that target, round by round.
-
-Everybody does the same work and proves it before being measured: TLS 1.3 (P-256,
-TLS_AES_128_GCM_SHA256), token verified with issuer, audience and expiry, `X-User-Id` from the token
-(a client's own is removed), `X-Request-Id` new, `X-Forwarded-*` rewritten, two limits counted (address
-and user; address and device where there is no token), route by path prefix to pools of two, each
-choosing between two at random, internal response headers removed, a JSON line per request in a file,
-keep-alive HTTP/1.1 to the service. gatewayd also writes `traceparent` and the `RateLimit` fields.
-`floor` is a TLS proxy that moves bytes and does nothing else; stock nginx verifies no tokens and is
-left out where there are some. Tokens are of 1,000 users and are sent again and again, one after the
-other, as clients do; gatewayd remembers those it has verified, its peers verify each time.
-
-With two cores load generator and service reach their limit before gatewayd does: requests per
-second say how much load there was, not how much would be possible.
-"""
-
 
 def run_text(argv):
     try:
@@ -178,9 +159,9 @@ def sections(part, figures):
     if part == "nlb":
         return packets.sections(figures)
     versions = [f"- {name}: {v}" for name, v in figures["versions"].items()]
-    doubts = [f"- doubtful: {line}" for line in gateway.warnings(figures)]
-    extra = [*versions, *doubts, ""]
-    return [("Gateway: CPU time per request", GATEWAY_NOTES, gateway.table(figures), *extra)]
+    doubts = [f"- doubtful: {line}" for line in tables.warnings(figures)]
+    parts = tables.sections(figures)
+    return [*parts[:-1], (*parts[-1], *versions, *doubts, "")] if parts else []
 
 
 def print_part(part, figures):
@@ -188,7 +169,7 @@ def print_part(part, figures):
         print(line)
     for title, _, rows, *extra in sections(part, figures):
         print(f"\n{title}\n")
-        gateway.print_table(rows)
+        tables.print_table(rows)
         print("\n".join(extra))
 
 

@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 from procs import NotReady, wait_until
 from targets import PREFIXES
@@ -96,10 +97,22 @@ def check_headers(target, client, token):
     expect(target, "body", len(client.get(PREFIXES["user"] + "profile", token)[2]), 1024)
 
 
-def check_pools(target, client, token, pools):
-    for pool, prefix in PREFIXES.items():
-        ports = {int(client.echo(prefix + "echo", token)[1]["port"]) for _ in range(40)}
-        expect(target, f"instances of {pool}", ports, set(pools[pool]))
+def check_pools(target, client, authority, token, pools):
+    """Both instances get requests when there are some at a time: one after the other may all go to the
+    one that answers sooner."""
+
+    def ask(prefix):
+        other = Client(target, authority)
+        ports = {int(other.echo(prefix + "echo", token)[1]["port"]) for _ in range(20)}
+        return ports, other.sent
+
+    with ThreadPoolExecutor(8) as executor:
+        for pool, prefix in PREFIXES.items():
+            ports = set()
+            for found, sent in executor.map(ask, [prefix] * 8):
+                ports |= found
+                client.sent += sent
+            expect(target, f"instances of {pool}", ports, set(pools[pool]))
 
 
 def check_tokens(target, client, signer, stranger):
@@ -147,6 +160,16 @@ def check_log(target, client):
                 raise NotEqualWork(f"{target.name}: no {member} in its log: {line!r}")
 
 
+def check_routes(target, client, token):
+    """The last of many leads to its service as well, and what only looks like one does not."""
+    for prefix in (target.work.prefixes[0], target.work.prefixes[-1]):
+        status = client.get(prefix + "profile", token)[0]
+        expect(target, f"status of {prefix}", status, 200)
+    wrong = target.work.prefixes[-1].replace("/api/r", "/api/x")
+    if client.get(wrong + "profile", token)[0] == 200:
+        raise NotEqualWork(f"{target.name}: {wrong} is answered")
+
+
 def check_work(target, authority, signer, stranger, openssl_env):
     """Raises NotEqualWork unless the target does all of its case's work."""
     check_tls(target, openssl_env)
@@ -157,9 +180,11 @@ def check_work(target, authority, signer, stranger, openssl_env):
     target.mark_log()  # the handshake alone may have been written down as well
     token = signer.token("user-0001") if signer else None
     check_headers(target, client, token)
-    check_pools(target, client, token, target.work.pools)
+    check_pools(target, client, authority, token, target.work.pools)
     if signer:
         check_tokens(target, client, signer, stranger)
+    if target.work.prefixes:
+        check_routes(target, client, token)
     check_log(target, client)
 
 

@@ -23,61 +23,20 @@ sys.path[1:1] = [os.path.join(ROOT, "tests", "e2e")]
 sys.dont_write_bytecode = True
 
 import load  # noqa: E402
+import tables  # noqa: E402
+from cases import CASES, USERS  # noqa: E402
 from checks import LIMIT, NotEqualWork, check_limit, check_work  # noqa: E402
 from identity import Authority  # noqa: E402
 from procs import NotReady, ProcGroup, exit_on_signals, wait_until  # noqa: E402
-from targets import PREFIXES, TARGETS, Backend, Work  # noqa: E402
+from targets import TARGETS, Backend, Work  # noqa: E402
 from tokens import BulkSigner, write_users  # noqa: E402
 
 ISSUER = "https://id.example.com/bench"
 AUDIENCE = "bench-app"
-USERS = 1000
 # What is measured comes before whatever else the machine does, where we may ask for that. Each program
 # has a session of its own, and the kernel weighs sessions (sched(7), autogroups) before processes.
 RAISE = 'echo -10 2>/dev/null >/proc/self/autogroup; exec nice -n -10 "$@"'
 PRIORITY = ["sh", "-c", RAISE, "sh"] if os.geteuid() == 0 else []
-SMALL = tuple(prefix + "profile" for prefix in PREFIXES.values())
-LARGE = tuple(prefix + "1m" for prefix in PREFIXES.values())
-
-
-class Case:
-    def __init__(self, name, title, algorithm=None, tokens=USERS, connections=64, paths=SMALL):
-        self.name = name
-        self.title = title
-        self.algorithm = algorithm
-        self.tokens = tokens
-        self.connections = connections
-        self.paths = paths
-
-    def run_load(self, generator, target, seconds, users_file):
-        return generator.keep_alive(
-            target.port, seconds, self.connections, users_file, self.paths
-        )
-
-
-class ConnectionCase(Case):
-    """A new connection for every request."""
-
-    def __init__(self, name, title, is_resumed):
-        super().__init__(name, title, connections=32)
-        self.is_resumed = is_resumed
-
-    def run_load(self, generator, target, seconds, users_file):
-        return generator.connections(
-            target.port, seconds, self.connections, self.paths[0], self.is_resumed
-        )
-
-
-CASES = (
-    Case("none", "keep-alive, no token"),
-    Case("hs256", "keep-alive, HS256", "HS256"),
-    Case("rs256", "keep-alive, RS256", "RS256"),
-    Case("es256", "keep-alive, ES256", "ES256"),
-    Case("rs256-20k", "keep-alive, RS256, 20,000 tokens", "RS256", tokens=20000),
-    ConnectionCase("full", "connection per request, no token", False),
-    ConnectionCase("resumed", "connection per request, resumed, no token", True),
-    Case("1m-down", "1 MB down, no token, 16 connections", connections=16, paths=LARGE),
-)
 
 
 class Bench:
@@ -89,6 +48,7 @@ class Bench:
         self.directory = directory
         self.group = group
         self.core, other = cores[0], cores[1]
+        self.proven = set()
         self.prefix = [*PRIORITY, "taskset", "-c", str(self.core)]
         # Ourselves too: what we do between the rounds must not warm or disturb the worker's core.
         os.sched_setaffinity(0, {other})
@@ -109,11 +69,17 @@ class Bench:
             os.path.join(self.directory, "keys"), name, algorithm, ISSUER, AUDIENCE
         )
 
-    def start(self, kind, signer, **limits):
-        work = Work(self.certificate, self.key, self.backend.pools, signer, **limits)
-        return kind(self.group, self.directory, self.prefix, work)
+    def start(self, kind, signer, label=None, **orders):
+        if "token" in orders.get("without", ()):
+            signer = None
+        work = Work(self.certificate, self.key, self.backend.pools, signer, **orders)
+        return kind(self.group, self.directory, self.prefix, work, label)
 
-    def prove_limits(self, kind, signer):
+    def prove_limits(self, kind, signer, algorithm):
+        """Once for each way to name the key; a program's configuration is otherwise the same."""
+        if (kind, algorithm) in self.proven:
+            return
+        self.proven.add((kind, algorithm))
         for limit in ("ip_limit", "key_limit"):
             target = self.start(kind, signer, **{limit: LIMIT})
             try:
@@ -127,39 +93,75 @@ class Bench:
         users_file = write_users(
             os.path.join(self.directory, f"{case.name}.users"), signer, USERS, case.tokens
         )
-        kinds = [
-            kind
-            for kind in TARGETS
-            if kind.name in self.options.targets and (kind.does_tokens or not signer)
-        ]
+        wanted = [kind for kind in TARGETS if kind.name in self.options.targets]
         targets = []
         try:
-            for kind in kinds:
-                if not kind.is_bare:
-                    self.prove_limits(kind, signer)
-                targets.append(self.start(kind, signer))
-                check_work(targets[-1], self.authority, signer, stranger, self.generator.env)
+            for label, kind, orders in case.entries(wanted):
+                partial = bool(orders.get("without"))
+                if not kind.is_bare and not partial:
+                    self.prove_limits(kind, signer, case.algorithm)
+                targets.append(self.start(kind, signer, label, **orders))
+                if not partial:
+                    check_work(targets[-1], self.authority, signer, stranger, self.generator.env)
+            if case.section == "memory":
+                return self.fill(case, targets)
             return self.rounds(case, targets, users_file)
         finally:
             for target in targets:
                 target.stop()
 
-    def rounds(self, case, targets, users_file):
-        results = {target.name: [] for target in targets}
+    def fill(self, case, targets):
+        """Memory per silent connection. Programs grow in steps: many are needed, one round is enough."""
+        count = case.silent // 10 if self.options.quick else case.silent
+        figures = {}
         for target in targets:
-            self.measure(case, target, 1, users_file)  # warms caches and connection pools
+            before = load.private_kib(target.proc.pid)
+            holder = self.generator.hold(target.port, count, case.paths[0])
+            try:
+                time.sleep(1)  # what is let go of when idle has been
+                after = load.private_kib(target.proc.pid)
+            finally:
+                holder.stdin.close()
+                holder.wait()
+            figures[target.label] = {
+                "bytes": (after - before) * 1024 / count,
+                "before_kib": before,
+                "after_kib": after,
+            }
+        return {
+            "section": case.section,
+            "title": case.title,
+            "connections": count,
+            "goal": case.goal,
+            "targets": figures,
+        }
+
+    def rounds(self, case, targets, users_file):
+        results = {target.label: [] for target in targets}
+        # Warms caches and connection pools.
+        warm = [self.measure(case, target, 1, users_file) for target in targets]
+        if case.section == "latency":
+            case.calibrate(
+                figures["rps"] for figures, target in zip(warm, targets) if not target.is_bare
+            )
         for number in range(self.options.rounds):
             at = number % len(targets)
             for target in targets[at:] + targets[:at]:
                 figures = self.measure(case, target, self.options.seconds, users_file)
-                results[target.name].append(figures)
+                results[target.label].append(figures)
         return {
+            "section": case.section,
             "title": case.title,
             "algorithm": case.algorithm,
             "connections": case.connections,
             "tokens": case.tokens if case.algorithm else 0,
+            "goal": case.goal,
+            "floor_goal": case.floor_goal,
+            "rate": getattr(case, "rate", None),
             "targets": {name: summary(rounds) for name, rounds in results.items()},
-            "ratios": ratios(results),
+            "ratios": ratios(results, "cpu_us"),
+            "p50_ratios": ratios(results, "p50_us"),
+            "p99_ratios": ratios(results, "p99_us"),
         }
 
     def measure(self, case, target, seconds, users_file):
@@ -187,7 +189,7 @@ class Bench:
         }
 
     def wait_for_log(self, target, requests):
-        if target.is_bare:
+        if target.is_bare or "log" in target.work.without:
             return
         try:
             wait_until(lambda: target.log_lines() >= requests, "log lines", timeout_s=5)
@@ -210,60 +212,16 @@ def summary(rounds):
     }
 
 
-def ratios(results):
-    """gatewayd's CPU time as a multiple of each peer's, round by round."""
+def ratios(results, column):
+    """gatewayd's figure as a multiple of each peer's, round by round."""
     own = results.get("gatewayd")
     if not own:
         return {}
     return {
-        name: spread([a["cpu_us"] / b["cpu_us"] for a, b in zip(own, peer)])
+        name: spread([a[column] / b[column] for a, b in zip(own, peer)])
         for name, peer in results.items()
         if name != "gatewayd"
     }
-
-
-def table(document):
-    """Rows of text: a line per case and target."""
-    rows = [("case", "target", "CPU µs/request", "gatewayd is", "requests/s", "p50 ms", "p99 ms")]
-    for case in document["cases"].values():
-        title = case["title"]
-        for name, figures in case["targets"].items():
-            cpu, ratio = figures["cpu_us"], case["ratios"].get(name)
-            rows.append(
-                (
-                    title,
-                    name,
-                    f"{cpu['median']:.1f} ({cpu['min']:.1f}–{cpu['max']:.1f})",
-                    f"{ratio['median']:.2f} × ({ratio['min']:.2f}–{ratio['max']:.2f})"
-                    if ratio
-                    else "",
-                    f"{figures['rps']['median']:,.0f}",
-                    f"{figures['p50_us']['median'] / 1000:.2f}",
-                    f"{figures['p99_us']['median'] / 1000:.2f}",
-                )
-            )
-            title = ""
-    return rows
-
-
-def print_table(rows):
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
-
-
-def warnings(document):
-    """What makes figures doubtful, a sentence each."""
-    shares = [
-        figures["others_on_core"]["median"]
-        for case in document["cases"].values()
-        for figures in case["targets"].values()
-    ]
-    if max(shares) > 0.1:
-        yield (
-            f"other programs had up to {max(shares):.0%} of the core under test: times are longer "
-            "than on a quiet machine, ratios less exact"
-        )
 
 
 def parse(argv):
@@ -324,8 +282,10 @@ def main():
     options = parse(sys.argv[1:])
     exit_on_signals()
     document = measure_all(options)
-    print_table(table(document))
-    for line in warnings(document):
+    for title, _, rows in tables.sections(document):
+        print(f"\n{title}\n")
+        tables.print_table(rows)
+    for line in tables.warnings(document):
         print(f"doubtful: {line}")
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 
-HANDSHAKES = os.path.join(os.environ.get("GATEHOUSE_BUILD", "build"), "tests/bench/handshakes")
+PROGRAMS = os.path.join(os.environ.get("GATEHOUSE_BUILD", "build"), "tests/bench")
 HERE = os.path.dirname(os.path.abspath(__file__))
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -59,6 +59,12 @@ def core_busy_ns(core):
     raise LoadFailed(f"/proc/stat knows no core {core}")
 
 
+def private_kib(pid):
+    """Memory of the process alone, whatever the kernel keeps for its sockets left out."""
+    with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith("Private_"))
+
+
 def rss_kib(pid):
     with open(f"/proc/{pid}/status", encoding="ascii") as file:
         for line in file:
@@ -96,18 +102,45 @@ class Generator:
             raise LoadFailed(f"{argv[0]}: no request was answered in {seconds} s")
         return result
 
-    def keep_alive(self, port, seconds, connections, users_file, paths):
+    def keep_alive(self, port, seconds, connections, users_file, paths, body_bytes=0):
         return self._run(
             ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
             + ["-s", os.path.join(HERE, "request.lua"), f"https://127.0.0.1:{port}/"]
-            + ["--", users_file, *paths],
+            + ["--", body_bytes, users_file, *paths],
             seconds,
         )
+
+    def streams(self, port, seconds, connections, streams, users_file, paths):
+        """HTTP/2."""
+        program = os.path.join(PROGRAMS, "streams")
+        argv = [program, port, seconds, connections, streams, users_file, *paths]
+        return self._run(argv, seconds)
+
+    def paced(self, port, seconds, connections, rate, users_file, paths):
+        """So many requests per second, whatever the answers do."""
+        program = os.path.join(PROGRAMS, "paced")
+        return self._run([program, port, seconds, connections, rate, users_file, *paths], seconds)
+
+    def hold(self, port, connections, path):
+        """Opens silent connections; returns the process that holds them until its stdin closes."""
+        proc = subprocess.Popen(
+            [*self.prefix, os.path.join(PROGRAMS, "idle"), str(port), str(connections), path],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        if proc.stdout.readline() != "open\n":
+            proc.kill()
+            raise LoadFailed(f"idle: {connections} connections could not be opened")
+        return proc
 
     def connections(self, port, seconds, connections, path, is_resumed):
         """A connection per request."""
         kind = "resumed" if is_resumed else "full"
-        result = self._run([HANDSHAKES, port, seconds, connections, kind, path], seconds)
+        program = os.path.join(PROGRAMS, "handshakes")
+        result = self._run([program, port, seconds, connections, kind, path], seconds)
         share = result["resumed"] / result["requests"]
         if not is_resumed and share:
             raise LoadFailed(f"{share:.0%} of the handshakes were resumed, wanted whole ones")

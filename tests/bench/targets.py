@@ -16,6 +16,13 @@ NO_LIMIT = 1000000  # per second and key: counted, never reached
 PREFIXES = {"user": "/api/user/", "feed": "/api/feed/"}
 
 
+STAGES = ("token", "limits", "rules", "log")
+
+
+def route_prefix(number):
+    return f"/api/r{number:05}/"
+
+
 def free_ports(count):
     """Ports that were free a moment ago; all are held until the last is known."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
@@ -39,7 +46,18 @@ def is_listening(port):
 class Work:
     """What every target has to do for one case."""
 
-    def __init__(self, certificate, key, pools, signer, ip_limit=None, key_limit=None):
+    def __init__(
+        self,
+        certificate,
+        key,
+        pools,
+        signer,
+        ip_limit=None,
+        key_limit=None,
+        is_h2=False,
+        routes=0,
+        without=(),
+    ):
         self.certificate = certificate
         self.key = key
         self.pools = pools  # name → two ports
@@ -47,11 +65,14 @@ class Work:
         # Requests per minute in the checks; None: counted against NO_LIMIT.
         self.ip_limit = ip_limit
         self.key_limit = key_limit
+        self.is_h2 = is_h2
+        self.prefixes = [route_prefix(i) for i in range(routes)]  # beside those of the pools
+        self.without = without  # of STAGES; only gatewayd can leave them out
 
 
 class Backend:
-    """Debian's nginx as the service: 1 KB of JSON from memory, 1 MB from a file, and an echo of what
-    arrived. Four listeners stand for two pools of two instances."""
+    """Debian's nginx as the service: 1 KB of JSON from memory, 1 MB from a file, a sink for 1 MB, and
+    an echo of what arrived. Four listeners stand for two pools of two instances."""
 
     def __init__(self, group, directory, prefix):
         ports = free_ports(4)
@@ -89,10 +110,13 @@ http {{
     keepalive_timeout 600s;
     underscores_in_headers on;
     client_body_temp_path {directory}/body;
+    client_max_body_size 2m;
+    client_body_buffer_size 2m;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    upstream self {{ server 127.0.0.1:{ports[0]}; keepalive 64; }}
     server {{
         {" ".join(f"listen 127.0.0.1:{port} backlog=4096;" for port in ports)}
         add_header X-Internal-Server "$hostname:$server_port";
@@ -101,6 +125,16 @@ http {{
         location / {{ return 200 '{body}\\n'; }}
         location ~ /echo$ {{ return 200 "{echo}"; }}
         location ~ /1m$ {{ alias {directory}/1m; }}
+        # Reads the whole body before it answers.
+        location ~ /up$ {{
+            rewrite .* /received break;
+            proxy_pass http://self;
+            proxy_http_version 1.1;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+            proxy_set_header Connection "";
+            proxy_method GET;
+        }}
     }}
 }}
 """,
@@ -119,14 +153,15 @@ class Target:
     does_tokens = True
     is_bare = False  # the floor: only moves bytes
 
-    def __init__(self, group, directory, prefix, work):
-        self.directory = os.path.join(directory, self.name)
+    def __init__(self, group, directory, prefix, work, label=None):
+        self.label = label or self.name
+        self.directory = os.path.join(directory, self.label.replace(" ", "-"))
         os.makedirs(self.directory, exist_ok=True)
         self.port = free_ports(1)[0]
         self.work = work
         self.log_path = os.path.join(self.directory, "access.log")
         write(self.log_path, "")
-        self.proc = group.start(f"bench-{self.name}", self.argv(), prefix=prefix)
+        self.proc = group.start(f"bench-{self.label.replace(' ', '-')}", self.argv(), prefix=prefix)
         self.redirect_log()
         wait_until(lambda: is_listening(self.port), self.name, proc=self.proc)
         self.mark_log()
@@ -187,6 +222,7 @@ class Gatewayd(Target):
     def argv(self):
         work = self.work
         auth = {}
+        limits = "limits" not in work.without
         if work.signer:
             auth["bench"] = {
                 "type": "jwt",
@@ -213,6 +249,7 @@ class Gatewayd(Target):
                     "tls": {
                         "certificates": [{"certificate": work.certificate, "key": work.key}],
                         "min_version": "1.3",
+                        "alpn": ["h2", "http/1.1"] if work.is_h2 else ["http/1.1"],
                     },
                 }
             ],
@@ -226,25 +263,34 @@ class Gatewayd(Target):
                 for pool, ports in work.pools.items()
             },
             "defaults": {
-                "limits": ["per-ip"],
+                "limits": ["per-ip"] if limits else [],
                 # Guarded by itself only where an issuer forwards it.
                 "request": {"remove": ["X-User-Id"]},
                 "response": {"remove": ["X-Internal-*", "Server", "X-Powered-By"]},
             },
             "routes": [
                 {
-                    "name": pool,
+                    "name": name,
                     "match": {"path": prefix + "*"},
-                    "limits": ["second"],
+                    "limits": ["second"] if limits else [],
                     "service": pool,
                     **({"auth": "bench"} if work.signer else {}),
                 }
-                for pool, prefix in PREFIXES.items()
+                for name, prefix, pool in [
+                    *((pool, prefix, pool) for pool, prefix in PREFIXES.items()),
+                    *((f"r{i}", prefix, "user") for i, prefix in enumerate(work.prefixes)),
+                ]
             ],
             "access_log": {"path": self.log_path},
+            "admin": {"bind": f"127.0.0.1:{free_ports(1)[0]}"},
             "drain_delay_ms": 0,
             "drain_timeout_ms": 1000,
         }
+        if "rules" in work.without:
+            conf["defaults"]["request"] = {}
+            conf["defaults"]["response"] = {"remove": []}
+        if "log" in work.without:
+            conf["access_log"] = {"path": None}
         return [self.program, "-c", self.file("gatewayd.json", json.dumps(conf, indent=2))]
 
 
@@ -317,10 +363,16 @@ backend {pool}
             + "".join(f"    server {pool}{i} 127.0.0.1:{port}\n" for i, port in enumerate(ports))
             for pool, ports in work.pools.items()
         )
+        alpn = "h2,http/1.1" if work.is_h2 else "http/1.1"
+        more = ""
+        if work.prefixes:
+            lines = "".join(f"{prefix} user\n" for prefix in work.prefixes)
+            more = f"    use_backend %[path,map_beg({self.file('routes.map', lines)})]\n"
         conf = f"""
 global
     nbthread 1
-    maxconn 8000
+    maxconn 12000
+    no strict-limits
     log stdout format raw local0
     stats socket {self.directory}/admin.sock
     ssl-default-bind-options ssl-min-ver TLSv1.3
@@ -342,7 +394,7 @@ backend by_key
     stick-table type string len 64 size 100k expire 2m store http_req_rate(60s)
 
 frontend bench
-    bind 127.0.0.1:{self.port} backlog 4096 ssl crt {pem} alpn http/1.1
+    bind 127.0.0.1:{self.port} backlog 4096 ssl crt {pem} alpn {alpn}
     unique-id-format %[uuid]
     unique-id-header X-Request-Id
     log-format '{log_format}'
@@ -364,7 +416,7 @@ frontend bench
     http-response del-header X-Powered-By
     use_backend user if {{ path_beg {PREFIXES["user"]} }}
     use_backend feed if {{ path_beg {PREFIXES["feed"]} }}
-{backends}
+{more}{backends}
 """
         return [self.program, "-f", self.file("haproxy.cfg", conf)]
 
@@ -417,7 +469,10 @@ class Nginx(Target):
         locations = "".join(
             f"""
         location {prefix} {{ proxy_pass http://{pool}; }}"""
-            for pool, prefix in PREFIXES.items()
+            for pool, prefix in [
+                *PREFIXES.items(),
+                *(("user", prefix) for prefix in work.prefixes),
+            ]
         )
         conf = f"""
 daemon off;
@@ -438,13 +493,16 @@ http {{
     limit_req_status 429;
 {upstreams}
     server {{
-        listen 127.0.0.1:{self.port} ssl backlog=4096;
+        listen 127.0.0.1:{self.port} ssl{" http2" if work.is_h2 else ""} backlog=4096;
         ssl_certificate {work.certificate};
         ssl_certificate_key {work.key};
         ssl_protocols TLSv1.3;
         ssl_ecdh_curve prime256v1;
         keepalive_requests 1000000000;
         keepalive_timeout 600s;
+        http2_max_concurrent_streams 128;
+        client_max_body_size 2m;
+        proxy_request_buffering off;
         {limit("ip", work.ip_limit)}
         {limit("key", work.key_limit)}
         proxy_http_version 1.1;
