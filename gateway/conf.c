@@ -652,7 +652,7 @@ static const struct conf_row service_rows[] = {
 	  .def = "4000",
 	  .help = "How long an idle connection is kept; less than the service keeps it." },
 	{ CONF_INT("max_idle_connections", struct gw_service, max_idle_connections), .max = 65536,
-	  .def = "64", .help = "Idle connections kept to one instance, per worker." },
+	  .def = "256", .help = "Idle connections kept to one instance, per worker." },
 	{ CONF_INT("ping_after_ms", struct gw_service, ping_after_ms), .min = 100, .max = HOUR_MS,
 	  .def = "10000", .help = "HTTP/2: an instance silent for so long is sent a PING." },
 	{ CONF_INT("ping_timeout_ms", struct gw_service, ping_timeout_ms), .min = 10, .max = 60000,

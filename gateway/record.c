@@ -26,6 +26,7 @@
 #define REOPEN_WAIT_MS    200     /* for the writer to leave the old file */
 #define STOP_WAIT_MS      1000    /* for a reader of the last lines */
 #define USER_MAX          256
+#define NAMED_ADDRESSES   32
 
 /* Single producer (the worker), single consumer (the writer thread). */
 struct record_ring {
@@ -33,7 +34,13 @@ struct record_ring {
 	uint64_t dropped, lines;
 	uint64_t second; /* whose timestamp is in `timestamp` */
 	char timestamp[CLOCK_RFC3339_LEN + 1];
-	struct buf line;            /* scratch of the worker */
+	struct buf line; /* scratch of the worker */
+	/* Instances that were named lately, by port: their text costs more than all other fields.
+	 */
+	struct {
+		struct net_addr addr;
+		char text[NET_ADDR_LEN];
+	} named[NAMED_ADDRESSES];
 	_Alignas(64) uint64_t tail; /* bytes ever consumed, by the writer */
 	char *bytes;
 };
@@ -332,6 +339,17 @@ static struct str timestamp(struct record_ring *ring, uint64_t wall_ms)
 	return str_of(ring->timestamp, CLOCK_RFC3339_LEN);
 }
 
+static const char *address_text(struct record_ring *ring, const struct net_addr *addr)
+{
+	size_t at = net_port(addr) % NAMED_ADDRESSES;
+
+	if (!net_addr_eq(&ring->named[at].addr, addr)) {
+		ring->named[at].addr = *addr;
+		net_format(ring->named[at].text, addr);
+	}
+	return ring->named[at].text;
+}
+
 /* Fields are capped: a client chooses some of them and pays nothing for long ones. */
 static struct str cap(struct str s, size_t max)
 {
@@ -389,7 +407,6 @@ void record_request(struct record_ring *ring, const struct request *r)
 	const struct gw_route *route = r->route ? r->route->conf : NULL;
 	struct json_writer w = json_writer(&ring->line);
 	uint64_t total_us = request_elapsed_us(r);
-	char ip[NET_ADDR_LEN];
 
 	buf_reset(&ring->line, 8192);
 	json_open(&w, NULL, '{');
@@ -417,10 +434,9 @@ void record_request(struct record_ring *ring, const struct request *r)
 	json_add_u64(&w, "bytes_in", r->bytes_in);
 	json_add_u64(&w, "bytes_out", r->bytes_out);
 	if (r->upstream.len) {
-		json_addz(&w, "upstream", net_format(ip, &r->upstream));
-		json_add_double(&w, "upstream_ms",
-				r->answered_ns ? (double)(r->answered_ns - r->forward_ns) / 1e6
-					       : 0);
+		json_addz(&w, "upstream", address_text(ring, &r->upstream));
+		json_add_thousandths(&w, "upstream_ms",
+				     r->answered_ns ? (r->answered_ns - r->forward_ns) / 1000 : 0);
 		json_add_u64(&w, "attempts", r->attempts);
 	}
 	if (r->limited_by.len)

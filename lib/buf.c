@@ -27,7 +27,7 @@ void buf_reset(struct buf *b, size_t keep)
 	}
 }
 
-char *buf_reserve(struct buf *b, size_t n)
+char *buf_reserve_slowly(struct buf *b, size_t n)
 {
 	size_t len = buf_len(b);
 	size_t cap = b->cap ? b->cap : 256;

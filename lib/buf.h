@@ -47,7 +47,14 @@ static inline bool buf_failed(const struct buf *b)
 
 /* Room for n more bytes behind the end; NULL (and failed) when that exceeds the maximum or memory.
  */
-char *buf_reserve(struct buf *b, size_t n);
+char *buf_reserve_slowly(struct buf *b, size_t n);
+static inline char *buf_reserve(struct buf *b, size_t n)
+{
+	if (b->data && !b->has_failed && n <= b->cap - b->end &&
+	    (!b->max || buf_len(b) + n <= b->max))
+		return b->data + b->end;
+	return buf_reserve_slowly(b, n);
+}
 
 static inline size_t buf_room(const struct buf *b)
 {

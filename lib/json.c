@@ -4,6 +4,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "lib/scan.h"
+
 /* Bytes that can be copied as they are: neither control, quote, backslash nor part of a multi-byte
  * character. */
 static bool is_plain(unsigned char c)
@@ -82,17 +84,47 @@ static size_t json_escape_one(struct buf *out, const unsigned char *p, size_t le
 	return len;
 }
 
+/* Where the first byte is that cannot be copied as it is. */
+static size_t plain_len(const unsigned char *p, size_t len)
+{
+	size_t at = 0;
+
+	while (len - at >= SCAN_WIDTH) {
+		uint64_t word = scan_load(p + at);
+
+		if (scan_has_control(word) | scan_has_high(word) | scan_has(word, '"') |
+		    scan_has(word, '\\'))
+			break;
+		at += SCAN_WIDTH;
+	}
+	while (at < len && is_plain(p[at]))
+		at++;
+	return at;
+}
+
 void json_quote(struct buf *out, struct str s)
 {
 	const unsigned char *p = (const unsigned char *)s.p;
-	size_t at = 0;
+	size_t at = plain_len(p, s.len);
+	char *text;
 
+	/* Nearly all are copied as they are. */
+	if (at == s.len) {
+		text = buf_reserve(out, s.len + 2);
+		if (!text)
+			return;
+		text[0] = '"';
+		if (s.len)
+			memcpy(text + 1, s.p, s.len);
+		text[s.len + 1] = '"';
+		buf_commit(out, s.len + 2);
+		return;
+	}
+	at = 0;
 	buf_putc(out, '"');
 	while (at < s.len) {
-		size_t plain = at;
+		size_t plain = at + plain_len(p + at, s.len - at);
 
-		while (plain < s.len && is_plain(p[plain]))
-			plain++;
 		buf_append(out, p + at, plain - at);
 		at = plain;
 		if (at < s.len)
@@ -161,6 +193,17 @@ void json_add_double(struct json_writer *w, const char *key, double value)
 		buf_printf(w->out, "%.6g", value);
 	else
 		buf_addz(w->out, "null");
+}
+
+void json_add_thousandths(struct json_writer *w, const char *key, uint64_t value)
+{
+	unsigned rest = (unsigned)(value % 1000);
+	char text[4] = { '.', (char)('0' + rest / 100), (char)('0' + rest / 10 % 10),
+			 (char)('0' + rest % 10) };
+
+	json_begin(w, key);
+	buf_u64(w->out, value / 1000);
+	buf_append(w->out, text, sizeof(text));
 }
 
 void json_add_bool(struct json_writer *w, const char *key, bool value)

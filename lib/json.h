@@ -29,6 +29,8 @@ void json_addz(struct json_writer *w, const char *key, const char *value);
 void json_add_u64(struct json_writer *w, const char *key, uint64_t value);
 void json_add_i64(struct json_writer *w, const char *key, int64_t value);
 void json_add_double(struct json_writer *w, const char *key, double value);
+/* 1234 is 1.234, without the arithmetic of floating point. */
+void json_add_thousandths(struct json_writer *w, const char *key, uint64_t value);
 void json_add_bool(struct json_writer *w, const char *key, bool value);
 void json_add_null(struct json_writer *w, const char *key);
 /* A value that is JSON already. */

@@ -57,15 +57,14 @@ enum stage_result stage_limit_identity(struct request *r)
 
 void limit_add_fields(struct request *r)
 {
-	struct buf text;
+	char bytes[128]; /* as much as it can be: a name of 64, two numbers */
+	struct buf text = { .data = bytes, .cap = sizeof(bytes), .max = sizeof(bytes) };
 	struct str copy;
 
 	if (!r->limit.rule)
 		return;
-	buf_init(&text, 512);
 	limits_write_ratelimit(&r->limit, &text);
 	copy = arena_str(&r->arena, buf_str(&text));
-	buf_fini(&text);
 	if (!copy.p)
 		return;
 	headers_set(&r->response.headers, STR("RateLimit"), copy);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the load programs of the gateway benchmark share: connections to a loopback port, counts, and
- * the line of JSON that load.py reads. Suites and curves come from the file that OPENSSL_CONF names.
+ * What the load programs of the gateway benchmark share: connections to a loopback port, counts,
+ * and the line of JSON that load.py reads. Suites and curves come from the file that OPENSSL_CONF
+ * names.
  */
 #pragma once
 

@@ -116,13 +116,19 @@ class Bench:
         figures = {}
         for target in targets:
             before = load.private_kib(target.proc.pid)
-            holder = self.generator.hold(target.port, count, case.paths[0])
+            try:
+                holder = self.generator.hold(target.port, count, case.paths[0])
+            except load.LoadFailed as error:
+                raise NotEqualWork(f"{target.label}: {error}\n{target.state()}") from None
             try:
                 time.sleep(1)  # what is let go of when idle has been
                 after = load.private_kib(target.proc.pid)
             finally:
                 holder.stdin.close()
+                held = int(holder.stdout.readline() or 0)
                 holder.wait()
+            if held != count:
+                raise NotEqualWork(f"{target.label}: closed {count - held} of {count} connections")
             figures[target.label] = {
                 "bytes": (after - before) * 1024 / count,
                 "before_kib": before,

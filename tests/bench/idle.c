@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Silent TLS connections for the gateway benchmark: each sends one request and reads the answer, as
- * an app does that then sleeps. Prints a line when all are there, holds them until its input ends.
+ * an app does that then sleeps. Prints a line when all are there, holds them until its input ends,
+ * and prints how many are still there then.
  *
  * usage: idle PORT CONNECTIONS PATH   (loopback only)
  */
+#include <poll.h>
 #include <sys/resource.h>
 
 #include "tests/bench/client.h"
@@ -36,11 +38,18 @@ static SSL *open_one(SSL_CTX *ctx, uint16_t port, const char *path)
 	return ssl;
 }
 
+static bool is_open(const SSL *ssl)
+{
+	struct pollfd p = { .fd = SSL_get_fd(ssl), .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct rlimit files = { 0 };
 	SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-	unsigned count;
+	unsigned count, open = 0;
 	SSL **all;
 	char byte;
 
@@ -63,6 +72,9 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	while (read(STDIN_FILENO, &byte, 1) > 0)
 		;
+	for (unsigned i = 0; i < count; i++)
+		open += is_open(all[i]);
+	printf("%u\n", open);
 	for (unsigned i = 0; i < count; i++) {
 		close(SSL_get_fd(all[i]));
 		SSL_free(all[i]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Load at a fixed rate for the gateway benchmark, over kept HTTP/1.1 connections with TLS: a request
- * is due when its time has come, whether or not earlier ones were answered, and its latency counts
- * from then. A target that stalls so has all that waited counted against it.
+ * Load at a fixed rate for the gateway benchmark, over kept HTTP/1.1 connections with TLS: a
+ * request is due when its time has come, whether or not earlier ones were answered, and its latency
+ * counts from then. A target that stalls so has all that waited counted against it.
  *
  * usage: paced PORT SECONDS CONNECTIONS RATE USERS_FILE PATH [PATH...]   (loopback only)
  */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * HTTP/2 load for the gateway benchmark: every connection keeps so many requests going, those of all
- * users in turn. Tokens are never indexed (RFC 7541 7.1.3): a connection carries those of many users.
+ * HTTP/2 load for the gateway benchmark: every connection keeps so many requests going, those of
+ * all users in turn. Tokens are never indexed (RFC 7541 7.1.3): a connection carries those of many
+ * users.
  *
  * usage: streams PORT SECONDS CONNECTIONS STREAMS USERS_FILE PATH [PATH...]   (loopback only)
  */
@@ -229,7 +230,8 @@ int main(int argc, char **argv)
 	SSL_CTX *ctx;
 
 	if (argc < 7) {
-		fprintf(stderr, "usage: streams PORT SECONDS CONNECTIONS STREAMS USERS_FILE PATH...\n");
+		fprintf(stderr,
+			"usage: streams PORT SECONDS CONNECTIONS STREAMS USERS_FILE PATH...\n");
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);

@@ -387,6 +387,7 @@ defaults
     timeout client 60s
     timeout server 10s
     timeout http-request 10s
+    timeout http-keep-alive 600s
 
 backend by_ip
     stick-table type ip size 100k expire 2m store http_req_rate(60s)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "lib/http1.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "tests/unit/unit.h"
@@ -138,6 +139,28 @@ static void refuses_what_can_be_read_two_ways(void **state)
 		if (cases[i].want ? whole != cases[i].want : whole <= 0)
 			fail_msg("%.*s: got %ld, want %ld", STR_ARG(cases[i].bytes), whole,
 				 cases[i].want);
+	}
+}
+
+/* Lines are looked at in words. */
+static void refuses_control_bytes_wherever_they_stand(void **state)
+{
+	static const char before[] = "GET / HTTP/1.1\r\nHost: a\r\nX: ";
+	char text[sizeof(before) + 64];
+
+	for (unsigned c = 1; c < 256; c++) {
+		bool is_good = c == '\t' || (c >= 0x20 && c != 0x7f);
+
+		for (size_t at = 0; at < 20; at++) {
+			long rc;
+			int len = snprintf(text, sizeof(text), "%s%s\r\n\r\n", before,
+					   "xxxxxxxxxxxxxxxxxxxxxxxxx");
+
+			text[sizeof(before) - 1 + at] = (char)c;
+			rc = parse(str_of(text, (size_t)len));
+			if ((rc == len) != is_good)
+				fail_msg("byte 0x%02x at %zu: %ld", c, at, rc);
+		}
 	}
 }
 
@@ -388,6 +411,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(refuses_what_can_be_read_two_ways),
+		cmocka_unit_test(refuses_control_bytes_wherever_they_stand),
 		cmocka_unit_test(gives_slices_of_the_head),
 		cmocka_unit_test(bounds_head_target_and_fields),
 		cmocka_unit_test(frames_responses_by_request_and_status),

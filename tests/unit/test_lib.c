@@ -196,6 +196,28 @@ static void json_is_escaped_and_valid_utf8(void **state)
 	}
 }
 
+/* Texts are looked at in words: whatever must be escaped is seen at every place of one. */
+static void json_escapes_wherever_it_stands(void **state)
+{
+	struct buf out;
+	char text[24];
+
+	buf_init(&out, 0);
+	for (unsigned c = 0; c < 256; c++) {
+		bool is_plain = c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+
+		for (size_t at = 0; at < sizeof(text); at++) {
+			memset(text, 'x', sizeof(text));
+			text[at] = (char)c;
+			buf_reset(&out, SIZE_MAX);
+			json_quote(&out, str_of(text, sizeof(text)));
+			if ((buf_len(&out) == sizeof(text) + 2) != is_plain)
+				fail_msg("byte 0x%02x at %zu: %.*s", c, at, STR_ARG(buf_str(&out)));
+		}
+	}
+	buf_fini(&out);
+}
+
 static void json_puts_its_commas(void **state)
 {
 	struct json_writer w;
@@ -213,9 +235,11 @@ static void json_puts_its_commas(void **state)
 	json_close(&w, '}');
 	json_add_null(&w, "d");
 	json_add_double(&w, "e", 0.5);
+	json_add_thousandths(&w, "f", 12034);
+	json_add_thousandths(&w, "g", 7);
 	json_close(&w, '}');
-	assert_true(
-		str_eqz(buf_str(&out), "{\"a\":1,\"b\":[-2,true],\"c\":{},\"d\":null,\"e\":0.5}"));
+	assert_true(str_eqz(buf_str(&out), "{\"a\":1,\"b\":[-2,true],\"c\":{},\"d\":null,\"e\":0.5,"
+					   "\"f\":12.034,\"g\":0.007}"));
 	buf_fini(&out);
 }
 
@@ -305,6 +329,7 @@ int main(void)
 		cmocka_unit_test(hashes_depend_on_key_and_every_byte),
 		cmocka_unit_test(a_map_finds_what_it_holds),
 		cmocka_unit_test(json_is_escaped_and_valid_utf8),
+		cmocka_unit_test(json_escapes_wherever_it_stands),
 		cmocka_unit_test(json_puts_its_commas),
 		cmocka_unit_test(times_are_read_and_written),
 		cmocka_unit_test(histograms_are_cumulative),
