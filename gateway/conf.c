@@ -124,9 +124,10 @@ static const char *valid_scheme(struct str scheme)
 
 static const char *valid_url(struct str url)
 {
-	if (str_starts(url, STR("http://")) || str_starts(url, STR("unix:/")))
+	if (str_starts(url, STR("http://")) || str_starts(url, STR("https://")) ||
+	    str_starts(url, STR("unix:/")))
 		return NULL;
-	return "must begin with \"http://\" or \"unix:/\"";
+	return "must begin with \"http://\", \"https://\" or \"unix:/\"";
 }
 
 /* --- members of a form of their own -------------------------------------------------------- */
@@ -388,14 +389,29 @@ static const struct conf_row register_rows[] = {
 };
 static const struct conf_object register_object = CONF_OBJECT_OF(struct gw_register, register_rows);
 
+static const struct conf_row registry_tls_rows[] = {
+	{ CONF_STRING("ca", struct gw_registry_tls, ca), .flags = CONF_NULL,
+	  .help = "PEM file with the authorities that sign the registries' certificates; the "
+		  "system's when not given." },
+	{ CONF_STRING("certificate", struct gw_registry_tls, certificate), .flags = CONF_NULL,
+	  .help = "PEM file shown to registries that ask for a client certificate." },
+	{ CONF_STRING("key", struct gw_registry_tls, key), .flags = CONF_NULL,
+	  .help = "PEM file with its private key." },
+	{ 0 },
+};
+static const struct conf_object registry_tls_object = CONF_OBJECT_OF(struct gw_registry_tls,
+								     registry_tls_rows);
+
 static const struct conf_row registry_rows[] = {
-	{ CONF_STRINGS("urls", struct gw_registry, urls), .flags = CONF_REQUIRED,
+	{ CONF_STRINGS("urls", struct gw_registry, urls), .flags = CONF_REQUIRED | CONF_FIXED,
 	  .valid = valid_url, .max = 16, .help = "Registries; one that answers is enough." },
-	{ CONF_STRING("cache", struct gw_registry, cache), .flags = CONF_NULL,
+	{ CONF_STRING("cache", struct gw_registry, cache), .flags = CONF_NULL | CONF_FIXED,
 	  .help = "File with the last known instances, for starts without a registry." },
-	{ CONF_UNSUPPORTED("token"), .flags = CONF_NULL },
+	{ CONF_STRING("token", struct gw_registry, token), .flags = CONF_NULL, .max = 512,
+	  .help = "Shown to registries that want one; best \"$file:/path\"." },
+	{ CONF_OBJECT("tls", struct gw_registry, tls, &registry_tls_object) },
 	{ CONF_OPTIONAL("register", struct gw_registry, register_as, &register_object),
-	  .flags = CONF_NULL, .help = "How this gateway registers itself." },
+	  .flags = CONF_NULL | CONF_FIXED, .help = "How this gateway registers itself." },
 	{ 0 },
 };
 static const struct conf_object registry_object = CONF_OBJECT_OF(struct gw_registry, registry_rows);
@@ -932,7 +948,7 @@ static const struct conf_row conf_rows[] = {
 	{ CONF_STRING("zone", struct gw_conf, zone), .valid = valid_name,
 	  .help = "Where this gateway is, for `prefer_zone`; by default the registration's." },
 	{ CONF_OPTIONAL("registry", struct gw_conf, registry, &registry_object),
-	  .flags = CONF_NULL | CONF_FIXED, .help = "Where instances of services are found." },
+	  .flags = CONF_NULL | CONF_FIXED_COUNT, .help = "Where instances of services are found." },
 	{ CONF_MAP("auth", struct gw_conf, auth, &auth_object), .valid_name = valid_name, .max = 64,
 	  .help = "Ways to prove an identity, by name." },
 	{ CONF_INT("token_cache_tokens", struct gw_conf, token_cache_tokens), .min = 64,

@@ -75,9 +75,16 @@ struct gw_register {
 	size_t metadata_count;
 };
 
+/* For "https:" URLs; files. */
+struct gw_registry_tls {
+	struct str ca, certificate, key;
+};
+
 struct gw_registry {
 	struct str *urls;
 	size_t urls_count;
+	struct str token;
+	struct gw_registry_tls tls;
 	struct str cache;                /* file */
 	struct gw_register *register_as; /* NULL: not registered */
 };

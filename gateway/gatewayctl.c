@@ -87,7 +87,7 @@ static int ask(const struct ctl *ctl, enum http_method method, const char *path,
 		.response_timeout_ms = UPGRADE_WAIT_MS,
 	};
 
-	if (http_base_parse(&base, ctl->url, true, &err) < 0)
+	if (http_base_parse(&base, ctl->url, HTTP_BASE_RESOLVE, &err) < 0)
 		return fail(err.text);
 	spec.addr = &base.addr;
 	spec.host = str_from(base.host);
@@ -381,7 +381,7 @@ static bool wait_for_end(const struct ctl *ctl)
 	struct http_base base;
 	struct err err;
 
-	if (http_base_parse(&base, ctl->url, true, &err) < 0)
+	if (http_base_parse(&base, ctl->url, HTTP_BASE_RESOLVE, &err) < 0)
 		return false;
 	for (int i = 0; i < DRAIN_WAIT_S * 10; i++) {
 		struct http_request_spec spec = {

@@ -279,6 +279,16 @@ static void update_watches(struct pools *p)
 	}
 }
 
+static struct reg_client_access registry_access(const struct gw_registry *conf)
+{
+	return (struct reg_client_access) {
+		.token = conf->token.p,
+		.ca = conf->tls.ca.p,
+		.certificate = conf->tls.certificate.p,
+		.key = conf->tls.key.p,
+	};
+}
+
 static int connect_registry(struct pools *p, struct err *err)
 {
 	const struct gw_registry *conf = p->gateway->snapshot->conf.registry;
@@ -289,6 +299,7 @@ static int connect_registry(struct pools *p, struct err *err)
 	config.urls = conf->urls;
 	config.url_count = conf->urls_count;
 	config.cache = conf->cache.p;
+	config.access = registry_access(conf);
 	p->registry = reg_client_new(p->gateway->loop, &config, err);
 	return p->registry ? 0 : -EINVAL;
 }
@@ -403,6 +414,13 @@ void pools_update(struct pools *p)
 	for (size_t i = 0; i < p->count; i++) {
 		if (!p->pools[i].conf->discover.p)
 			pool_use_conf(&p->pools[i]);
+	}
+	if (p->registry && conf->registry) {
+		struct reg_client_access access = registry_access(conf->registry);
+		struct err err;
+
+		if (reg_client_set_access(p->registry, &access, &err) < 0)
+			log_error("registry: %s; going on as before", err.text);
 	}
 	if (p->registry)
 		update_watches(p);

@@ -53,7 +53,8 @@ enum conf_flags {
 	CONF_NULL = 1 << 1,        /* null is allowed and means "not given" */
 	CONF_EMPTY_OK = 1 << 2,    /* an empty string, list or map is allowed although required */
 	CONF_FIXED = 1 << 3,       /* cannot change at reload, see conf_check_reload */
-	CONF_FIXED_COUNT = 1 << 4, /* lists: the number of items cannot change at reload */
+	CONF_FIXED_COUNT = 1 << 4, /* lists: the number of items cannot change at reload;
+				      OPTIONAL: whether it is there */
 	CONF_NOT_EMPTY = 1 << 5,   /* lists that need not be given: but then not an empty one */
 };
 

@@ -101,7 +101,11 @@ static void check_object_reload(struct conf *c, const struct conf_object *object
 		conf_enter(c, row->name);
 		if ((row->flags & CONF_FIXED) && !values_equal(row, a, b)) {
 			conf_error(c, "cannot change while running; restart to change it");
-		} else if ((row->flags & CONF_FIXED_COUNT) &&
+		} else if ((row->flags & CONF_FIXED_COUNT) && row->type == CONF_TYPE_OPTIONAL &&
+			   !conf_row_pointer(row, a) != !conf_row_pointer(row, b)) {
+			conf_error(c, "cannot be added or taken away while running; restart to "
+				      "change it");
+		} else if ((row->flags & CONF_FIXED_COUNT) && row->type != CONF_TYPE_OPTIONAL &&
 			   conf_row_count(row, a) != conf_row_count(row, b)) {
 			conf_error(c, "cannot have more or fewer items while running; restart to "
 				      "change it");

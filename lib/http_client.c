@@ -72,15 +72,17 @@ struct http_call {
 
 /* --- base URLs ------------------------------------------------------------------------------- */
 
-static int base_resolve(struct http_base *out, struct str authority, struct err *err)
+static int base_resolve(struct http_base *out, struct str authority, const char *default_port,
+			struct err *err)
 {
 	const struct addrinfo hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
 	struct addrinfo *found = NULL;
-	char name[264], port[6] = "80";
+	char name[264], port[6];
 	ptrdiff_t colon = str_chr(authority, ':');
 	uint64_t number;
 	int r;
 
+	snprintf(port, sizeof(port), "%s", default_port);
 	if (colon >= 0) {
 		struct str digits = str_sub(authority, (size_t)colon + 1, authority.len);
 
@@ -103,7 +105,23 @@ static int base_resolve(struct http_base *out, struct str authority, struct err 
 	return 0;
 }
 
-int http_base_parse(struct http_base *out, struct str url, bool may_resolve, struct err *err)
+static int base_refuse_scheme(struct str url, unsigned flags, struct err *err)
+{
+	return err_set(err, -EINVAL, "%.*s: must begin with \"http://\"%s or be \"unix:/path\"",
+		       STR_ARG(url), flags & HTTP_BASE_TLS ? ", \"https://\"" : "");
+}
+
+struct str http_base_name(const struct http_base *base)
+{
+	struct str host = str_from(base->host);
+	ptrdiff_t end = str_starts(host, STR("[")) ? str_chr(host, ']') : str_chr(host, ':');
+
+	if (end < 0)
+		return host;
+	return host.p[0] == '[' ? str_sub(host, 1, (size_t)end) : str_sub(host, 0, (size_t)end);
+}
+
+int http_base_parse(struct http_base *out, struct str url, unsigned flags, struct err *err)
 {
 	struct http_base base = { 0 };
 	struct str rest, authority;
@@ -118,11 +136,10 @@ int http_base_parse(struct http_base *out, struct str url, bool may_resolve, str
 		*out = base;
 		return 0;
 	}
-	if (!str_istarts(url, STR("http://")))
-		return err_set(err, -EINVAL,
-			       "%.*s: must begin with \"http://\" or be \"unix:/path\"",
-			       STR_ARG(url));
-	rest = str_sub(url, 7, url.len);
+	base.is_tls = (flags & HTTP_BASE_TLS) && str_istarts(url, STR("https://"));
+	if (!base.is_tls && !str_istarts(url, STR("http://")))
+		return base_refuse_scheme(url, flags, err);
+	rest = str_sub(url, base.is_tls ? 8 : 7, url.len);
 	slash = str_chr(rest, '/');
 	authority = slash < 0 ? rest : str_sub(rest, 0, (size_t)slash);
 	rest = slash < 0 ? str_of("", 0) : str_sub(rest, (size_t)slash, rest.len);
@@ -136,12 +153,12 @@ int http_base_parse(struct http_base *out, struct str url, bool may_resolve, str
 			       STR_ARG(url));
 	memcpy(base.host, authority.p, authority.len);
 	memcpy(base.path, rest.p, rest.len);
-	if (net_parse(&base.addr, authority, 80) < 0) {
-		if (!may_resolve)
+	if (net_parse(&base.addr, authority, base.is_tls ? 443 : 80) < 0) {
+		if (!(flags & HTTP_BASE_RESOLVE))
 			return err_set(err, -EINVAL,
 				       "%.*s: needs an IP address, names are not looked up here",
 				       STR_ARG(url));
-		r = base_resolve(&base, authority, err);
+		r = base_resolve(&base, authority, base.is_tls ? "443" : "80", err);
 		if (r < 0)
 			return r;
 	}

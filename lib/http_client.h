@@ -20,16 +20,22 @@ struct http_client;
 struct http_call;
 struct tls_client;
 
-/* Where a base URL leads: "http://192.0.2.1:8761", "http://[2001:db8::1]:80/base",
+/* Where a base URL leads: "http://192.0.2.1:8761", "https://[2001:db8::1]:443/base",
  * "unix:/run/gatehouse/x.sock". */
 struct http_base {
 	struct net_addr addr;
+	bool is_tls;
 	char host[264]; /* for the Host field */
 	char path[256]; /* "" or "/base", without a slash at the end */
 };
-/* Names are refused unless may_resolve, which blocks: for command-line tools only. Returns 0 or
- * -EINVAL, -EHOSTUNREACH with the sentence in err. */
-int http_base_parse(struct http_base *out, struct str url, bool may_resolve, struct err *err);
+enum http_base_flags {
+	HTTP_BASE_RESOLVE = 1, /* names too, which blocks: for command-line tools only */
+	HTTP_BASE_TLS = 2,     /* "https:" too: the caller looks at is_tls */
+};
+/* Returns 0 or -EINVAL, -EHOSTUNREACH with the sentence in err. */
+int http_base_parse(struct http_base *out, struct str url, unsigned flags, struct err *err);
+/* The host without its port and brackets: what a certificate has to be for. */
+struct str http_base_name(const struct http_base *base);
 
 /* Appends a path segment or query value, everything but letters, digits, "-._~" as %XX. */
 void http_encode(struct buf *out, struct str text);

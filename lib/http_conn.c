@@ -8,6 +8,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/http_server_impl.h"
+#include "lib/tls.h"
 
 #define READ_SIZE    16384UL
 #define OUT_PAUSE    65536 /* so much unsent: no further request is taken up */
@@ -16,13 +17,15 @@
 #define READ_RATE    16 /* bytes a millisecond that a reader has to take, beside its patience */
 #define LINGER_BYTES (1 << 18)
 
-/* --- transport: all bytes go through these two; TLS would sit here --------------------------- */
+/* --- transport: all bytes go through these two ----------------------------------------------- */
 
 /* Bytes, 0 at the end, or -errno. */
 static ssize_t conn_recv(struct http_conn *c, void *p, size_t len)
 {
 	ssize_t n;
 
+	if (c->ssl)
+		return tls_read(c->ssl, p, len);
 	do {
 		n = recv(c->io.fd, p, len, 0);
 	} while (n < 0 && errno == EINTR);
@@ -33,6 +36,8 @@ static ssize_t conn_send(struct http_conn *c, const void *p, size_t len)
 {
 	ssize_t n;
 
+	if (c->ssl)
+		return tls_write(c->ssl, p, len);
 	do {
 		n = send(c->io.fd, p, len, MSG_NOSIGNAL);
 	} while (n < 0 && errno == EINTR);
@@ -46,6 +51,7 @@ static uint32_t phase_timeout_ms(const struct http_server *s, enum conn_phase ph
 	switch (phase) {
 	case PHASE_IDLE:
 		return s->config.idle_timeout_ms;
+	case PHASE_HANDSHAKE:
 	case PHASE_HEAD:
 		return s->config.head_timeout_ms;
 	case PHASE_BODY:
@@ -79,6 +85,8 @@ static void conn_set_deadline(struct http_conn *c, enum conn_phase phase)
 
 static enum conn_phase conn_wanted_phase(const struct http_conn *c)
 {
+	if (c->tls)
+		return PHASE_HANDSHAKE;
 	if (c->state == CONN_LINGERING)
 		return PHASE_LINGER;
 	if (http_conn_unsent(c))
@@ -100,7 +108,9 @@ static void conn_update_phase(struct http_conn *c)
 		conn_set_deadline(c, phase);
 		return;
 	}
-	if (c->phase == PHASE_IDLE) {
+	if (phase == PHASE_HANDSHAKE)
+		return;
+	if (c->phase == PHASE_IDLE || c->phase == PHASE_HANDSHAKE) {
 		list_remove(&c->node);
 		list_add_tail(&c->server->busy, &c->node);
 	}
@@ -142,6 +152,8 @@ void http_conn_close(struct http_conn *c)
 	http_conn_drop_request(c);
 	loop_timer_stop(s->loop, &c->timer);
 	loop_cancel(&c->again);
+	SSL_free(c->ssl);
+	http_tls_put(&c->tls);
 	loop_io_remove(s->loop, &c->io);
 	close(c->io.fd);
 	list_remove(&c->node);
@@ -214,8 +226,11 @@ void http_conn_answered(struct http_conn *c)
 int http_detach(struct http_request *req)
 {
 	struct http_conn *c = container_of(req, struct pending, req)->conn;
-	int fd = fcntl(c->io.fd, F_DUPFD_CLOEXEC, 0);
+	int fd;
 
+	if (c->ssl)
+		return -ENOTSUP;
+	fd = fcntl(c->io.fd, F_DUPFD_CLOEXEC, 0);
 	if (fd < 0)
 		return -errno;
 	/* The connection ends as a broken one does, without a word; the socket lives on in fd. */
@@ -343,6 +358,12 @@ static bool conn_next_request(struct http_conn *c)
 	return true;
 }
 
+/* Whether only a new edge can bring more than these bytes. */
+static bool conn_ran_dry(const struct http_conn *c, size_t n, size_t room)
+{
+	return c->ssl ? tls_is_drained(c->ssl) : n < room;
+}
+
 static void conn_fill(struct http_conn *c)
 {
 	struct http_server *s = c->server;
@@ -360,7 +381,7 @@ static void conn_fill(struct http_conn *c)
 		buf_commit(&c->in, (size_t)n);
 		/* Edge-triggered: a short read emptied the socket, what follows is a new edge. But
 		 * a hang-up that was reported already is none. */
-		if ((size_t)n < room && !c->has_hangup)
+		if (conn_ran_dry(c, (size_t)n, room) && !c->has_hangup)
 			c->can_read = false;
 		return;
 	}
@@ -437,6 +458,7 @@ static bool conn_finish(struct http_conn *c)
 {
 	if (c->is_at_end)
 		return false;
+	http_tls_shutdown(c);
 	shutdown(c->io.fd, SHUT_WR);
 	c->state = CONN_LINGERING;
 	http_buf_return(c->server, &c->in);
@@ -454,6 +476,12 @@ static bool conn_advance(struct http_conn *c)
 {
 	size_t reads = 0;
 
+	if (c->tls) {
+		int r = http_tls_handshake(c);
+
+		if (r < 0)
+			return r == -EAGAIN;
+	}
 	while (c->state != CONN_LINGERING) {
 		bool is_exhausted = false;
 
@@ -543,6 +571,7 @@ static void conn_on_deadline(struct loop_timer *timer)
 		http_conn_refuse(c, 408, "the request did not arrive in time");
 		conn_run(c);
 		return;
+	case PHASE_HANDSHAKE:
 	case PHASE_WRITE:
 		s->stats.timeouts++;
 		break;
@@ -583,5 +612,8 @@ void http_conn_start(struct http_server *s, int fd, const struct net_addr *peer,
 	s->stats.accepted++;
 	s->stats.connections++;
 	list_add_tail(&s->idle, &c->node);
-	conn_set_deadline(c, PHASE_IDLE);
+	if (http_tls_accept(c) < 0)
+		http_conn_close(c);
+	else
+		conn_set_deadline(c, conn_wanted_phase(c));
 }

@@ -318,6 +318,7 @@ void http_server_free(struct http_server **sp)
 	list_for_each_safe (node, &s->busy)
 		http_conn_close(container_of(node, struct http_conn, node));
 	loop_cancel(&s->stopped);
+	http_tls_put(&s->tls);
 	list_for_each_safe (node, &s->spare_pendings)
 		pending_destroy(container_of(node, struct pending, node));
 	while (s->spare_buf_count)
@@ -351,6 +352,8 @@ void http_server_metrics(const struct http_server *s, const char *prefix, struct
 		{ "timeouts_total", "counter", "Connections ended by a deadline.", st->timeouts },
 		{ "slow_readers_total", "counter", "Streams cut off because of a slow reader.",
 		  st->slow_readers },
+		{ "failed_handshakes_total", "counter", "TLS handshakes that failed.",
+		  st->failed_handshakes },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {

@@ -20,6 +20,7 @@ struct http_conn;
 struct http_server;
 struct http_shared;
 struct loop;
+struct tls_server;
 
 #define HTTP_PARAMS_MAX 4
 
@@ -73,6 +74,9 @@ int http_server_listen(struct http_server *s, const struct net_addr *addr, unsig
 		       struct err *err);
 /* The same with a socket that listens already, owned from now on, also when it fails. */
 int http_server_adopt(struct http_server *s, int fd, struct err *err);
+/* New connections, but those of unix sockets, speak TLS from now on, with this: owned from now on,
+ * unless it returns -ENOMEM. Handshakes in progress end as they began. */
+int http_server_set_tls(struct http_server *s, struct tls_server *server);
 /* The descriptor of the i-th listener, still the server's; -1 when there is none. */
 int http_server_listener(const struct http_server *s, unsigned i);
 /* The address of the i-th listener, for those that asked for port 0. */
@@ -96,6 +100,7 @@ struct http_server_stats {
 	uint64_t bad_requests; /* malformed or too large; the connection was closed */
 	uint64_t timeouts;     /* any deadline but the idle one */
 	uint64_t slow_readers; /* streams cut off */
+	uint64_t failed_handshakes;
 	uint32_t connections, waiting, streams; /* now */
 };
 const struct http_server_stats *http_server_stats(const struct http_server *s);
@@ -134,7 +139,8 @@ __attribute__((format(printf, 4, 5))) void http_problem_field(struct http_reques
 
 /*
  * Ends the request without an answer: the connection's descriptor is the caller's, who speaks
- * something else over it. From within on_request only. Returns it, or -errno and nothing happened.
+ * something else over it. From within on_request only. Returns it, or -errno (with TLS -ENOTSUP)
+ * and nothing happened.
  */
 int http_detach(struct http_request *req);
 

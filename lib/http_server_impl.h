@@ -6,6 +6,7 @@
 #include "lib/http_server.h"
 #include "lib/list.h"
 #include "lib/loop.h"
+#include "lib/tls_server.h"
 
 #define HTTP_LISTENERS_MAX 8
 #define HTTP_SPARES_MAX    32
@@ -20,7 +21,21 @@ enum conn_state {
 };
 
 /* What the deadline is about. */
-enum conn_phase { PHASE_NONE, PHASE_IDLE, PHASE_HEAD, PHASE_BODY, PHASE_WRITE, PHASE_LINGER };
+enum conn_phase {
+	PHASE_NONE,
+	PHASE_HANDSHAKE,
+	PHASE_IDLE,
+	PHASE_HEAD,
+	PHASE_BODY,
+	PHASE_WRITE,
+	PHASE_LINGER
+};
+
+/* Certificates and policy, until the last handshake that began with them is over. */
+struct http_tls {
+	struct tls_server *server;
+	size_t refs;
+};
 
 struct http_shared {
 	struct http_server *server;
@@ -43,6 +58,8 @@ struct http_conn {
 	struct loop_task again;
 	struct list node; /* in server->idle or ->busy */
 	struct net_addr peer;
+	SSL *ssl;             /* NULL without TLS */
+	struct http_tls *tls; /* until the handshake is done */
 	struct buf in, out;
 	struct http_shared *tail; /* sent after the first tail_after bytes of `out` */
 	size_t tail_at, tail_after;
@@ -82,8 +99,9 @@ struct http_server {
 	struct http1_limits limits;
 	struct listener listeners[HTTP_LISTENERS_MAX];
 	unsigned listener_count;
+	struct http_tls *tls; /* for new connections; NULL without */
 	struct loop_timer accept_again;
-	struct list idle, busy; /* connections; idle: longest first */
+	struct list idle, busy; /* connections; idle (or in the handshake): longest first */
 	struct buf spare_bufs[HTTP_SPARES_MAX];
 	unsigned spare_buf_count;
 	struct list spare_pendings;
@@ -136,6 +154,17 @@ void http_conn_answered(struct http_conn *c);
 /* Runs the connection at the end of the round, when something happened outside of its own events.
  */
 void http_conn_kick(struct http_conn *c);
+
+/* --- http_tls.c ------------------------------------------------------------------------------ */
+
+/* NULL inside is fine. */
+void http_tls_put(struct http_tls **tls);
+/* Gives a new connection its TLS, if the server has it. 0 or -ENOMEM. */
+int http_tls_accept(struct http_conn *c);
+/* 0 when the handshake is done, -EAGAIN, or another -errno: it failed. */
+int http_tls_handshake(struct http_conn *c);
+/* Says that nothing more will be sent. */
+void http_tls_shutdown(struct http_conn *c);
 
 /* --- http_answer.c --------------------------------------------------------------------------- */
 

@@ -44,10 +44,11 @@ static const char *valid_app(struct str s)
 static const char *valid_url(struct str s)
 {
 	static const char problem[] =
-		"must be \"http://ADDRESS:PORT\" with an IP address, or \"unix:/path\"";
+		"must be \"http://ADDRESS:PORT\" or \"https://ADDRESS:PORT\" with an IP address, "
+		"or \"unix:/path\"";
 	struct http_base base;
 
-	return http_base_parse(&base, s, false, NULL) == 0 ? NULL : problem;
+	return http_base_parse(&base, s, HTTP_BASE_TLS, NULL) == 0 ? NULL : problem;
 }
 
 static const char *valid_absolute(struct str s)
@@ -335,12 +336,32 @@ static const struct conf_row source_rows[] = {
 /* These groups have no struct of their own: their rows' offsets count from the root. */
 static const struct conf_object source_object = CONF_OBJECT_OF(struct nlb_conf, source_rows);
 
+#define CONF_GROUP(n, o)                                                                     \
+	.name = (n), .type = CONF_TYPE_OBJECT, .offset = 0, .size = sizeof(struct nlb_conf), \
+	.object = (o)
+
+static const struct conf_row registry_tls_rows[] = {
+	{ CONF_STRING("ca", struct nlb_conf, registry_ca), .flags = CONF_NULL,
+	  .help = "PEM file with the authorities that sign the registries' certificates; the "
+		  "system's when not given" },
+	{ CONF_STRING("certificate", struct nlb_conf, registry_certificate), .flags = CONF_NULL,
+	  .help = "PEM file shown to registries that ask for a client certificate" },
+	{ CONF_STRING("key", struct nlb_conf, registry_key), .flags = CONF_NULL,
+	  .help = "PEM file with its private key" },
+	{ 0 },
+};
+static const struct conf_object registry_tls_object = CONF_OBJECT_OF(struct nlb_conf,
+								     registry_tls_rows);
+
 static const struct conf_row registry_rows[] = {
 	{ CONF_STRINGS("urls", struct nlb_conf, registry_urls), .valid = valid_url, .max = 255,
 	  .help = "registryd, tried in this order" },
 	{ CONF_STRING("cache", struct nlb_conf, registry_cache), .valid = valid_absolute,
 	  .flags = CONF_NULL,
 	  .help = "file that keeps the last known instances for a start without the registry" },
+	{ CONF_STRING("token", struct nlb_conf, registry_token), .flags = CONF_NULL, .max = 512,
+	  .help = "shown to registries that want one; best \"$file:/path\"" },
+	{ CONF_GROUP("tls", &registry_tls_object), .help = "for \"https:\" URLs" },
 	{ 0 },
 };
 static const struct conf_object registry_object = CONF_OBJECT_OF(struct nlb_conf, registry_rows);
@@ -355,10 +376,6 @@ static const struct conf_row admin_rows[] = {
 	{ 0 },
 };
 static const struct conf_object admin_object = CONF_OBJECT_OF(struct nlb_conf, admin_rows);
-
-#define CONF_GROUP(n, o)                                                                     \
-	.name = (n), .type = CONF_TYPE_OBJECT, .offset = 0, .size = sizeof(struct nlb_conf), \
-	.object = (o)
 
 static const struct conf_row root_rows[] = {
 	{ CONF_STRING("interface", struct nlb_conf, interface), .flags = CONF_REQUIRED | CONF_FIXED,

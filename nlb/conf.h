@@ -50,6 +50,8 @@ struct nlb_conf {
 	struct str *registry_urls;
 	size_t registry_urls_count;
 	struct str registry_cache;
+	struct str registry_token;
+	struct str registry_ca, registry_certificate, registry_key; /* files, for "https:" */
 	struct net_addr admin_bind;
 	struct str admin_socket;
 	uint32_t flows_per_cpu;

@@ -176,11 +176,15 @@ static int set_urls(struct discover *d, const struct nlb_conf *conf, struct err 
 	struct reg_client_config config = { .urls = conf->registry_urls,
 					    .url_count = conf->registry_urls_count,
 					    .cache = conf->registry_cache.p,
+					    .access = { .token = conf->registry_token.p,
+							.ca = conf->registry_ca.p,
+							.certificate = conf->registry_certificate.p,
+							.key = conf->registry_key.p },
 					    .on_event = on_event };
 	struct reg_client *client;
 
 	if (d->client && has_urls(d, conf) && has_cache(d, conf))
-		return 0;
+		return reg_client_set_access(d->client, &config.access, err);
 	client = reg_client_new(d->loop, &config, err);
 	if (!client)
 		return -EINVAL;

@@ -95,6 +95,17 @@ static void persist_metrics(const struct reg_api *api, struct buf *out)
 	       p->bytes);
 }
 
+static void access_metrics(const struct reg_api *api, struct buf *out)
+{
+	static const char name[] = "gatehouse_registry_denied_total";
+	const struct reg_access_stats *s = reg_access_stats(api->access);
+
+	metrics_family(out, name, "counter", "Requests that tokens did not allow, by reason.");
+	metrics_u64(out, name, METRICS_LABELS({ "reason", STR("no_token") }), s->no_token);
+	metrics_u64(out, name, METRICS_LABELS({ "reason", STR("bad_token") }), s->bad_token);
+	metrics_u64(out, name, METRICS_LABELS({ "reason", STR("not_allowed") }), s->not_allowed);
+}
+
 void reg_admin_metrics(struct http_request *req, void *arg)
 {
 	const struct reg_api *api = arg;
@@ -104,6 +115,7 @@ void reg_admin_metrics(struct http_request *req, void *arg)
 	store_metrics(api, out);
 	watch_metrics(api, out);
 	persist_metrics(api, out);
+	access_metrics(api, out);
 	http_server_metrics(api->server, "gatehouse_registry_http", out);
 	http_respond(req, 200, METRICS_CONTENT_TYPE, buf_str(out));
 }
@@ -157,6 +169,13 @@ void reg_admin_status(struct http_request *req, void *arg)
 	json_add_bool(&w, "enabled", api->has_self_preservation);
 	json_add_bool(&w, "is_holding", s->held > 0);
 	json_add_u64(&w, "held", s->held);
+	json_close(&w, '}');
+	json_open(&w, "access", '{');
+	json_add_u64(&w, "tokens", reg_access_tokens(api->access));
+	json_add_u64(&w, "denied",
+		     reg_access_stats(api->access)->no_token +
+			     reg_access_stats(api->access)->bad_token +
+			     reg_access_stats(api->access)->not_allowed);
 	json_close(&w, '}');
 	json_add_u64(&w, "watches", reg_watch_stats(api->watch)->streams);
 	json_add_u64(&w, "blocking_queries", reg_watch_stats(api->watch)->waiters);

@@ -57,6 +57,12 @@ static void answer_index(struct http_request *req, unsigned status, uint64_t ind
 static void answer_failure(struct http_request *req, int result)
 {
 	switch (result) {
+	case -EDQUOT:
+		http_add_header(req, "Retry-After", STR("30"));
+		http_problem(req, 429,
+			     "this client has as many instances registered as one may "
+			     "(limits.instances_per_client)");
+		break;
 	case -ENOSPC:
 		http_add_header(req, "Retry-After", STR("30"));
 		http_problem(req, 507, "the registry is full");
@@ -216,7 +222,8 @@ static void api_clear_status(struct http_request *req, void *arg)
 	api_override(req, arg, REG_NO_STATUS);
 }
 
-/* Renews one ["app","id"]. Returns whether it is one and known; *is_pair whether it is one. */
+/* Of those that may be changed, others being as if unknown: renews one ["app","id"]. Returns
+ * whether it is one and known; *is_pair whether it is one. */
 static bool renew_pair(struct reg_api *api, const json_t *pair, bool *is_pair)
 {
 	const json_t *app = json_array_get(pair, 0), *id = json_array_get(pair, 1);
@@ -225,6 +232,7 @@ static bool renew_pair(struct reg_api *api, const json_t *pair, bool *is_pair)
 	*is_pair = json_array_size(pair) == 2 && json_is_string(app) && json_is_string(id);
 	return *is_pair &&
 	       reg_app_name(str_of(json_string_value(app), json_string_length(app)), name) &&
+	       reg_grant_may_write(&api->grant, str_from(name)) &&
 	       reg_writer_renew(api->writer, str_from(name),
 				str_of(json_string_value(id), json_string_length(id))) == 0;
 }
@@ -284,19 +292,34 @@ static void api_renew_many(struct http_request *req, void *arg)
 		http_respond_json(req, 200, buf_str(body));
 }
 
+static bool may_watch(const struct reg_api *api, struct http_request *req)
+{
+	const struct reg_watch_stats *w = reg_watch_stats(api->watch);
+
+	if (w->streams + w->waiters < api->max_watches)
+		return true;
+	http_add_header(req, "Retry-After", STR("5"));
+	http_problem(req, 429, "as many watch as may at the same time (limits.watches: %u)",
+		     (unsigned)api->max_watches);
+	return false;
+}
+
 static void api_apps(struct http_request *req, void *arg)
 {
-	reg_watch_apps(((struct reg_api *)arg)->watch, req);
+	if (may_watch(arg, req))
+		reg_watch_apps(((struct reg_api *)arg)->watch, req);
 }
 
 static void api_app(struct http_request *req, void *arg)
 {
-	reg_watch_app(((struct reg_api *)arg)->watch, req);
+	if (may_watch(arg, req))
+		reg_watch_app(((struct reg_api *)arg)->watch, req);
 }
 
 static void api_watch(struct http_request *req, void *arg)
 {
-	reg_watch_stream(((struct reg_api *)arg)->watch, req);
+	if (may_watch(arg, req))
+		reg_watch_stream(((struct reg_api *)arg)->watch, req);
 }
 
 /* The most frequent first: they are looked through in this order. */
@@ -316,7 +339,26 @@ static const struct http_route routes[] = {
 	{ METHOD_GET, "/status", reg_admin_status, false },
 };
 
+/* Only who may register something is anybody's client. */
+static bool may_register(const struct http_request *req)
+{
+	return req->method_id == METHOD_PUT || req->method_id == METHOD_POST;
+}
+
 void reg_api_on_request(struct http_request *req, void *arg)
 {
+	struct reg_api *api = arg;
+	bool is_client = may_register(req);
+
+	if (!reg_access_check(api->access, req, &api->grant))
+		return;
+	if (is_client)
+		reg_store_act_for(
+			api->writer->store,
+			reg_quotas_use(api->quotas, reg_grant_name(&api->grant), req->peer));
 	http_route(req, routes, ARRAY_SIZE(routes), arg);
+	if (is_client) {
+		reg_store_act_for(api->writer->store, NULL);
+		reg_quotas_done(api->quotas);
+	}
 }

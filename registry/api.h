@@ -7,7 +7,9 @@
 #include <stdint.h>
 
 #include "lib/http_server.h"
+#include "registry/access.h"
 #include "registry/persist.h"
+#include "registry/quota.h"
 #include "registry/store.h"
 #include "registry/watch.h"
 #include "registry/write.h"
@@ -21,7 +23,11 @@ struct reg_api {
 	struct reg_watch *watch;
 	struct reg_persist *persist; /* NULL without a snapshot */
 	const struct http_server *server;
+	struct reg_access *access;
+	struct reg_quotas *quotas;
+	struct reg_grant grant; /* of the request being handled */
 	uint32_t default_lease_s;
+	uint32_t max_watches;
 	bool has_self_preservation;
 	bool is_stopping;
 	uint64_t started_ms; /* wall clock */

@@ -198,6 +198,12 @@ static void stream_on_head(struct http_call *call, const struct http1_head *head
 	struct reg_client *c = arg;
 
 	(void)call;
+	if (head->status == 401 || head->status == 403) {
+		client_fail(c, head->status == 401
+				       ? "status 401: needs a token that it knows"
+				       : "status 403: our token may not read these apps");
+		return;
+	}
 	/* No event stream to be had here, perhaps because of something between. */
 	if (head->status != 503 && !is_event_stream(head)) {
 		http_call_cancel(&c->stream);
@@ -237,7 +243,7 @@ static void stream_on_done(struct http_call *call, const struct http_result *res
 
 static void client_stream(struct reg_client *c)
 {
-	const struct http_base *base = &c->urls[c->url].base;
+	struct http_request_spec spec = reg_client_request(c, c->url);
 	struct buf query;
 
 	buf_init(&query, 0);
@@ -250,18 +256,14 @@ static void client_stream(struct reg_client *c)
 			buf_putc(&query, ',');
 	}
 	c->has_heard = false;
-	c->stream = http_call_start(
-		c->http,
-		&(struct http_request_spec) { .addr = &base->addr,
-					      .host = str_from(base->host),
-					      .target = { str_from(base->path), buf_str(&query) },
-					      .headers = STR("Accept: text/event-stream\r\n"),
-					      .closes = true,
-					      .idle_timeout_ms = SILENCE_MS,
-					      .on_head = stream_on_head,
-					      .on_data = stream_on_data,
-					      .on_done = stream_on_done,
-					      .arg = c });
+	spec.target[1] = buf_str(&query);
+	spec.closes = true;
+	spec.idle_timeout_ms = SILENCE_MS;
+	spec.on_head = stream_on_head;
+	spec.on_data = stream_on_data;
+	spec.on_done = stream_on_done;
+	spec.arg = c;
+	c->stream = http_call_start(c->http, &spec);
 	buf_fini(&query);
 	if (!c->stream)
 		client_fail(c, "out of memory");
@@ -304,20 +306,17 @@ static void poll_on_done(struct http_call *call, const struct http_result *resul
 static void watched_poll(struct reg_watched *w)
 {
 	struct reg_client *c = w->client;
-	const struct http_base *base = &c->urls[c->url].base;
+	struct http_request_spec spec = reg_client_request(c, c->url);
 	char query[REG_APP_MAX + 96];
 
 	snprintf(query, sizeof(query), "/v1/apps/%s?wait_s=%d&index=%llu", w->app,
 		 w->is_polled ? POLL_WAIT_S : 0, w->is_polled ? (unsigned long long)w->index : 0);
-	w->call = http_call_start(
-		c->http,
-		&(struct http_request_spec) { .addr = &base->addr,
-					      .host = str_from(base->host),
-					      .target = { str_from(base->path), str_from(query) },
-					      .max_body = EVENT_MAX,
-					      .response_timeout_ms = POLL_WAIT_S * 1000 + 10000,
-					      .on_done = poll_on_done,
-					      .arg = w });
+	spec.target[1] = str_from(query);
+	spec.max_body = EVENT_MAX;
+	spec.response_timeout_ms = POLL_WAIT_S * 1000 + 10000;
+	spec.on_done = poll_on_done;
+	spec.arg = w;
+	w->call = http_call_start(c->http, &spec);
 	if (!w->call)
 		client_fail(c, "out of memory");
 }
@@ -429,7 +428,9 @@ static int client_parse_urls(struct reg_client *c, const struct reg_client_confi
 		url->text = strndup(config->urls[i].p, config->urls[i].len);
 		if (!url->text)
 			return err_set(err, -ENOMEM, "out of memory");
-		r = http_base_parse(&url->base, config->urls[i], false, err);
+		r = http_base_parse(&url->base, config->urls[i],
+				    HTTP_BASE_TLS | (config->may_resolve ? HTTP_BASE_RESOLVE : 0U),
+				    err);
 		if (r < 0)
 			return r;
 	}
@@ -460,7 +461,8 @@ struct reg_client *reg_client_new(struct loop *loop, const struct reg_client_con
 	c->http = http_client_new(loop, 4);
 	if (config->cache)
 		c->cache_path = strdup(config->cache);
-	if (client_parse_urls(c, config, err) < 0) {
+	if (client_parse_urls(c, config, err) < 0 ||
+	    reg_client_set_access(c, &config->access, err) < 0) {
 		reg_client_free(&c);
 		return NULL;
 	}
@@ -492,5 +494,6 @@ void reg_client_free(struct reg_client **cp)
 	for (size_t i = 0; i < c->url_count; i++)
 		free(c->urls[i].text);
 	free(c->urls);
+	reg_client_access_fini(c);
 	free(c);
 }

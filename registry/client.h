@@ -42,10 +42,21 @@ enum reg_client_event {
 	REG_CLIENT_SELF,      /* detail: the registry refused our registration, and why */
 };
 
+/* What the registries want to see. All may be NULL. */
+struct reg_client_access {
+	const char *token;
+	/* For "https:" URLs, PEM files. */
+	const char *ca;                /* whom to trust; NULL: whom the system trusts */
+	const char *certificate, *key; /* shown when asked for */
+};
+
 /* Copied by reg_client_new. */
 struct reg_client_config {
-	const struct str *urls; /* "http://192.0.2.1:8761", "unix:/path"; tried from a random one */
+	const struct str *urls; /* "http://192.0.2.1:8761", "https://…", "unix:/path"; tried from a
+				   random one */
 	size_t url_count;
+	struct reg_client_access access;
+	bool may_resolve;  /* names in URLs, once and blocking: for command-line tools */
 	const char *cache; /* file with the last known lists, or NULL */
 	/* For the program's log; may be NULL. */
 	void (*on_event)(enum reg_client_event event, const char *detail, void *arg);
@@ -55,6 +66,10 @@ struct reg_client_config {
 /* Checks the URLs, starts nothing. NULL with the sentence in err. */
 struct reg_client *reg_client_new(struct loop *loop, const struct reg_client_config *config,
 				  struct err *err);
+/* The same with others from now on, for a reload: requests in progress go on as they began. 0, or
+ * -errno with the sentence in err and nothing changed. */
+int reg_client_set_access(struct reg_client *client, const struct reg_client_access *access,
+			  struct err *err);
 /* Stops all watches; a registration is left to its lease (see reg_self_stop). */
 void reg_client_free(struct reg_client **client);
 

@@ -60,6 +60,8 @@ struct reg_client_url {
 struct reg_client {
 	struct loop *loop;
 	struct http_client *http;
+	struct tls_client *tls; /* NULL: no URL wants it */
+	char *headers;          /* of each request */
 	struct reg_client_url *urls;
 	size_t url_count, url;
 	void (*on_event)(enum reg_client_event event, const char *detail, void *arg);
@@ -95,6 +97,10 @@ void reg_client_tell(struct reg_client *c, enum reg_client_event event, const ch
 void reg_client_changed(struct reg_client *c);
 /* Half to all of it: many clients that lost the same registry do not come back all at once. */
 uint64_t reg_client_jitter(uint64_t delay_ms);
+
+/* client_access.c: a request to that registry; the caller adds what it is about. */
+struct http_request_spec reg_client_request(const struct reg_client *c, size_t url);
+void reg_client_access_fini(struct reg_client *c);
 
 /* client_cache.c */
 void reg_client_cache_load(struct reg_client *c);

@@ -48,21 +48,18 @@ static void
 self_call(struct reg_self *self, enum http_method method, const char *suffix, struct str body,
 	  void (*on_done)(struct http_call *call, const struct http_result *result, void *arg))
 {
-	const struct http_base *base = &self->client->urls[self->url].base;
+	struct http_request_spec spec = reg_client_request(self->client, self->url);
 
 	http_call_cancel(&self->call);
-	self->call = http_call_start(
-		self->client->http,
-		&(struct http_request_spec) {
-			.addr = &base->addr,
-			.host = str_from(base->host),
-			.target = { str_from(base->path), str_from(self->path), str_from(suffix) },
-			.method = method,
-			.body = body,
-			.is_repeatable = true, /* a renewal sent twice is one renewal */
-			.total_timeout_ms = CALL_MS,
-			.on_done = on_done,
-			.arg = self });
+	spec.target[1] = str_from(self->path);
+	spec.target[2] = str_from(suffix);
+	spec.method = method;
+	spec.body = body;
+	spec.is_repeatable = true; /* a renewal sent twice is one renewal */
+	spec.total_timeout_ms = CALL_MS;
+	spec.on_done = on_done;
+	spec.arg = self;
+	self->call = http_call_start(self->client->http, &spec);
 	if (!self->call)
 		loop_timer_start(self->client->loop, &self->timer, RETRY_MAX_MS);
 }

@@ -15,10 +15,10 @@
 #include "registry/api.h"
 #include "registry/conf.h"
 #include "registry/snapshot.h"
+#include "registry/tls.h"
 
 /* Beyond every index given out after the snapshot, whatever happened in its last second. */
 #define INDEX_GAP   1000000
-#define MAX_BODY    (1UL << 20)
 #define STOP_MAX_MS 5000
 
 struct registry {
@@ -31,6 +31,7 @@ struct registry {
 	struct reg_persist *persist;
 	struct reg_writer memory;
 	struct http_server *server;
+	struct reg_tls *tls;
 	struct reg_api api;
 	struct loop_timer sweep, stop_deadline;
 };
@@ -43,7 +44,7 @@ static const struct daemon_program program = {
 		 "API, probes and metrics are on one port (/v1/…, /healthz, /readyz, /metrics, "
 		 "/status).\n"
 		 "\n"
-		 "  kill -HUP   reads the configuration again (lease settings)\n"
+		 "  kill -HUP   reads the configuration again (leases, limits, tokens, TLS)\n"
 		 "  kill -TERM  answers what waits, writes the snapshot, exits 0\n"
 		 "\n"
 		 "  registryd -c /etc/gatehouse/registry.json\n"
@@ -149,6 +150,8 @@ static int store_make(struct registry *r, uint64_t last_index)
 	const struct reg_store_config config = {
 		.start_index = start_index,
 		.has_self_preservation = r->conf.lease.self_preservation,
+		.max_instances = r->conf.limits.instances,
+		.max_per_client = r->conf.limits.instances_per_client,
 		.on_change = on_change,
 		.on_preserving = on_preserving,
 		.arg = r,
@@ -198,7 +201,7 @@ static int store_start(struct registry *r, struct err *err)
 static int server_start(struct registry *r, struct err *err)
 {
 	const struct http_server_config config = {
-		.max_body = MAX_BODY,
+		.max_body = r->conf.limits.body_bytes,
 		.max_connections = r->conf.max_connections,
 		.on_request = reg_api_on_request,
 		.arg = &r->api,
@@ -208,6 +211,17 @@ static int server_start(struct registry *r, struct err *err)
 	if (!r->server)
 		return err_set(err, -ENOMEM, "out of memory");
 	return http_server_listen(r->server, &r->conf.bind, 0, err);
+}
+
+/* Nobody from elsewhere reaches it. */
+static bool is_private(const struct net_addr *a)
+{
+	struct net_prefix v4, v6;
+
+	if (a->sa.sa_family == AF_UNIX)
+		return true;
+	return (net_parse_prefix(&v4, STR("127.0.0.0/8")) == 0 && net_prefix_has(&v4, a)) ||
+	       (net_parse_prefix(&v6, STR("::1")) == 0 && net_prefix_has(&v6, a));
 }
 
 static void warn_about_descriptors(const struct registry *r)
@@ -235,13 +249,27 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 		rc = daemon_drop_privileges(options->user, NULL, 0, err);
 	if (rc == 0)
 		rc = store_start(r, err);
+	if (rc == 0 && r->conf.tls) {
+		r->tls = reg_tls_new(r->loop, r->server, r->conf.tls, err);
+		rc = r->tls ? 0 : -EINVAL;
+	}
 	if (rc < 0)
 		return rc;
 	r->watch = reg_watch_new(r->loop, r->store);
 	if (!r->watch)
 		return err_set(err, -ENOMEM, "out of memory");
 	reg_writer_memory_init(&r->memory, r->loop, r->store);
+	r->api.access = reg_access_new(&r->conf);
+	r->api.quotas = reg_quotas_new();
+	if (!r->api.access || !r->api.quotas)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (!r->conf.tokens_count && !is_private(&r->conf.bind))
+		log_warn("no tokens: whoever reaches the port can register instances, and gateways "
+			 "send requests there");
 	r->api = (struct reg_api) {
+		.access = r->api.access,
+		.quotas = r->api.quotas,
+		.max_watches = r->conf.limits.watches,
 		.loop = r->loop,
 		.store = r->store,
 		.writer = &r->memory,
@@ -285,12 +313,41 @@ static void on_terminate(int signo, void *arg)
 	http_server_stop(r->server, on_stopped, r);
 }
 
+/* What may fail comes first: then all of it is taken, or nothing. */
+static int take_conf(struct registry *r, const struct reg_conf *fresh, struct err *err)
+{
+	struct reg_access *access = reg_access_new(fresh);
+	struct reg_tls *tls = NULL;
+
+	if (!access)
+		return err_set(err, -ENOMEM, "out of memory");
+	if (fresh->tls) {
+		tls = reg_tls_new(r->loop, r->server, fresh->tls, err);
+		if (!tls) {
+			reg_access_free(&access);
+			return -EINVAL;
+		}
+		reg_tls_free(&r->tls);
+		r->tls = tls;
+	}
+	reg_access_free(&r->api.access);
+	r->api.access = access;
+	r->api.default_lease_s = fresh->lease.default_s;
+	r->api.has_self_preservation = fresh->lease.self_preservation;
+	r->api.max_watches = fresh->limits.watches;
+	reg_store_set_self_preservation(r->store, fresh->lease.self_preservation);
+	reg_store_set_limits(r->store, fresh->limits.instances, fresh->limits.instances_per_client);
+	loop_timer_start(r->loop, &r->sweep, fresh->lease.sweep_ms);
+	return 0;
+}
+
 static void on_reload(int signo, void *arg)
 {
 	struct registry *r = arg;
 	struct arena arena;
 	struct reg_conf fresh;
 	struct conf_errors errors = { 0 };
+	struct err err;
 
 	(void)signo;
 	daemon_notify("RELOADING=1");
@@ -300,14 +357,13 @@ static void on_reload(int signo, void *arg)
 		daemon_log_conf(r->config_path, &errors);
 		log_error("%s: not reloaded, nothing changed", r->config_path);
 		arena_fini(&arena);
+	} else if (take_conf(r, &fresh, &err) < 0) {
+		log_error("%s: %s; not reloaded, nothing changed", r->config_path, err.text);
+		arena_fini(&arena);
 	} else {
 		arena_fini(&r->arena);
 		r->arena = arena;
 		r->conf = fresh;
-		r->api.default_lease_s = fresh.lease.default_s;
-		r->api.has_self_preservation = fresh.lease.self_preservation;
-		reg_store_set_self_preservation(r->store, fresh.lease.self_preservation);
-		loop_timer_start(r->loop, &r->sweep, fresh.lease.sweep_ms);
 		log_info("%s: reloaded", r->config_path);
 	}
 	conf_errors_fini(&errors);
@@ -328,7 +384,7 @@ static int registry_run(struct registry *r)
 		return 1;
 	}
 	if (http_server_address(r->server, 0, &addr) == 0)
-		log_info("listening on %s", net_format(text, &addr));
+		log_info("listening on %s%s", net_format(text, &addr), r->tls ? " with TLS" : "");
 	daemon_watchdog_start(r->loop);
 	daemon_notify("READY=1");
 	loop_run(r->loop);
@@ -344,10 +400,13 @@ static void registry_free(struct registry *r)
 {
 	if (r->watch)
 		reg_watch_release(r->watch);
+	reg_tls_free(&r->tls);
 	http_server_free(&r->server);
 	reg_watch_free(&r->watch);
 	reg_persist_free(&r->persist);
 	reg_store_free(&r->store);
+	reg_quotas_free(&r->api.quotas);
+	reg_access_free(&r->api.access);
 	loop_free(r->loop);
 	arena_fini(&r->arena);
 }

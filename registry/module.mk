@@ -1,4 +1,4 @@
-registry_SRC := $(filter-out registry/main.c registry/ctl.c,$(wildcard registry/*.c))
+registry_SRC := $(filter-out registry/main.c $(wildcard registry/ctl*.c),$(wildcard registry/*.c))
 PROGRAMS += registryd registryctl
 registryd_MAIN := registry/main.c
-registryctl_MAIN := registry/ctl.c
+registryctl_MAIN := $(wildcard registry/ctl*.c)

@@ -6,6 +6,7 @@
 
 #include "lib/cleanup.h"
 #include "lib/clock.h"
+#include "registry/quota.h"
 #include "registry/store_private.h"
 
 #define MAX_INSTANCES  1000000
@@ -227,6 +228,7 @@ static void entry_free(struct reg_store *s, struct reg_entry *e)
 	list_remove(&e->in_app);
 	list_remove(&e->in_changes);
 	s->stats.bytes -= entry_size(e);
+	reg_quota_give(e->client);
 	e->app->entries--;
 	app_drop_if_empty(s, e->app);
 	free(e);
@@ -307,6 +309,7 @@ static void entry_depart(struct reg_store *s, struct reg_entry *e, uint64_t now_
 	entry_count(s, e, -1);
 	list_remove(&e->in_app);
 	list_add_tail(&s->departed, &e->in_app);
+	reg_quota_give(TAKE_PTR(e->client));
 	e->is_departed = true;
 	e->renewed_ms = now_ms;
 	s->stats.tombstones++;
@@ -328,6 +331,17 @@ static bool entry_must_stay(struct reg_store *s, struct reg_entry *e, uint64_t n
 	if (s->stats.held++ == 0 && s->config.on_preserving)
 		s->config.on_preserving(true, s->config.arg);
 	return true;
+}
+
+void reg_store_act_for(struct reg_store *s, struct reg_quota *client)
+{
+	s->actor = client;
+}
+
+void reg_store_set_limits(struct reg_store *s, size_t max_instances, size_t max_per_client)
+{
+	s->config.max_instances = max_instances;
+	s->config.max_per_client = max_per_client;
 }
 
 void reg_store_set_self_preservation(struct reg_store *s, bool is_on)
@@ -406,6 +420,7 @@ static int store_replace(struct reg_store *s, struct reg_entry *old, const struc
 
 	if (!e)
 		return -ENOMEM;
+	e->client = TAKE_PTR(old->client);
 	e->renewed_ms = old->renewed_ms;
 	e->told_ms = now_ms;
 	entry_release(s, old);
@@ -436,6 +451,8 @@ int reg_store_set(struct reg_store *s, struct str app, struct reg_entry *old,
 	r = store_add(s, app, i, now_ms, &e);
 	if (r < 0)
 		return r;
+	e->client = s->actor;
+	reg_quota_take(e->client);
 	reg_pulse_beat(&s->pulse, now_ms, UINT64_MAX, e->lease_s);
 	s->stats.registrations++;
 	entry_changed(s, e, REG_PUT, now_ms);
@@ -454,6 +471,9 @@ int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance
 		*index = e->index;
 		return REG_PUT_SAME;
 	}
+	if (!e && s->actor && s->config.max_per_client &&
+	    reg_quota_count(s->actor) >= s->config.max_per_client)
+		return -EDQUOT;
 	fresh.registered_ms = e ? e->registered_ms : wall_ms;
 	if (e && e->override != REG_NO_STATUS)
 		fresh.override = e->override;

@@ -15,6 +15,7 @@
 struct reg_store;
 struct reg_app;
 struct reg_entry; /* one instance, alive or lately gone */
+struct reg_quota;
 
 enum reg_change { REG_PUT, REG_DELETE, REG_STATUS_CHANGE };
 
@@ -24,6 +25,7 @@ struct reg_store_config {
 	bool has_self_preservation;
 	bool is_shared;        /* renewals are remembered for reg_store_next_untold */
 	size_t max_instances;  /* 0: 1,000,000 */
+	size_t max_per_client; /* 0: no bound of its own */
 	size_t max_bytes;      /* of instances; 0: 1 GiB */
 	size_t max_tombstones; /* 0: 65,536 */
 	uint64_t tombstone_ms; /* how long the departed are remembered; 0: 180 s */
@@ -48,7 +50,7 @@ enum reg_put { REG_PUT_NEW, REG_PUT_REPLACED, REG_PUT_SAME };
  * Registers, or replaces and keeps what the registry itself knows (override, time of registration);
  * an override of `i` counts where none is known. What is the same already only renews the lease.
  * *index is that of the instance's last change. Returns a reg_put, or -ENOMEM, -ENOSPC over the
- * bounds.
+ * bounds, -EDQUOT over the client's (see reg_store_act_for).
  */
 int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance *i,
 		  uint64_t now_ms, uint64_t wall_ms, uint64_t *index);
@@ -63,6 +65,10 @@ int reg_store_renew(struct reg_store *s, struct str app, struct str id, uint64_t
 int reg_store_set_status(struct reg_store *s, struct str app, struct str id,
 			 enum reg_status override, enum reg_status reported, uint64_t now_ms);
 int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_t now_ms);
+/* Who registers from now on; NULL: nobody whose instances are counted. The quota lives as long as
+ * it has any. */
+void reg_store_act_for(struct reg_store *s, struct reg_quota *client);
+void reg_store_set_limits(struct reg_store *s, size_t max_instances, size_t max_per_client);
 void reg_store_set_self_preservation(struct reg_store *s, bool is_on);
 /* Lets leases run out and forgets old departures. */
 void reg_store_sweep(struct reg_store *s, uint64_t now_ms);

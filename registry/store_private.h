@@ -30,6 +30,7 @@ struct reg_entry {
 	struct wheel_timer lease;
 	struct wheel_timer untold; /* a renewal that other registries are to be told of */
 	struct reg_app *app;
+	struct reg_quota *client; /* who registered it; NULL: not known, or departed */
 	uint64_t index;
 	uint64_t registered_ms;
 	uint64_t renewed_ms; /* or when it departed */
@@ -56,6 +57,7 @@ struct reg_store {
 	struct wheel untold;  /* the same, of entry->untold */
 	struct list to_tell;  /* of these what came due */
 	struct reg_pulse pulse;
+	struct reg_quota *actor; /* who registers now */
 	uint64_t index, history_index;
 	uint64_t start_index; /* indexes up to here are of before this life */
 	struct reg_store_stats stats;

@@ -13,7 +13,7 @@
 
 #define WAIT_DEFAULT_S 30
 #define WAIT_MAX_S     300
-#define APPS_MAX       256   /* in one stream */
+#define APPS_MAX       REG_WATCH_APPS_MAX
 #define COMMENT_MS     10000 /* a sign of life on idle streams */
 #define EVENT_MAX      (256UL << 20)
 #define EVENT_KEEP     (1UL << 20) /* memory kept between events */

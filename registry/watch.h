@@ -10,6 +10,8 @@
 #include "registry/store.h"
 
 struct loop;
+#define REG_WATCH_APPS_MAX 256 /* in one stream */
+
 struct reg_watch;
 
 /* The store must outlive it. NULL when out of memory. */

@@ -28,8 +28,8 @@ struct reg_write {
 	struct http_request *req;
 	/*
 	 * Answers the request. `result` is a reg_put for REG_WRITE_PUT, else 0; or -ENOENT,
-	 * -ENOSPC, -ENOMEM, -EAGAIN (the shared store is away: it may or may not have been done).
-	 * Not called when the client has gone.
+	 * -ENOSPC, -EDQUOT, -ENOMEM, -EAGAIN (the shared store is away: it may or may not have been
+	 * done). Not called when the client has gone.
 	 */
 	void (*done)(struct reg_write *write, int result, uint64_t index);
 	void *arg;

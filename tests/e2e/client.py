@@ -174,10 +174,12 @@ def head_of(method, target, host, headers=(), body=None):
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
-def http(address, port, method, target, headers=(), body=None, connect=None, timeout_s=10.0):
-    """One request on a connection of its own, in clear. `connect` may be a Host's connect."""
+def http(address, port, method, target, headers=(), body=None, connect=None, timeout_s=10.0,
+         tls=None):
+    """One request on a connection of its own. `connect` may be a Host's connect, `tls` a context
+    that knows the address as a name."""
     sock = (connect or _connect)(address, port, timeout_s)
-    with Connection(sock, timeout_s=timeout_s) as connection:
+    with Connection(sock, tls, address if tls else None, timeout_s) as connection:
         headers = list(headers) + [("Connection", "close")]
         return connection.request(method, target, headers, body)
 

@@ -234,25 +234,31 @@ class Registry:
         self.procs, self.program = procs, program
         self.config_path = str(directory / "registry.json")
         self.snapshot = str(directory / "registry.snapshot")
+        self.tls = None  # an ssl.SSLContext, where it speaks TLS
+        self.config = {
+            "bind": f"127.0.0.1:{self.port}",
+            "store": {"type": "memory", "snapshot": self.snapshot},
+            "lease": {"default_s": 30, "sweep_ms": 100},
+        }
+        self.write()
+
+    def write(self, **more):
+        self.config.update(more)
         with open(self.config_path, "w", encoding="utf-8") as file:
-            json.dump(
-                {
-                    "bind": f"127.0.0.1:{self.port}",
-                    "store": {"type": "memory", "snapshot": self.snapshot},
-                    "lease": {"default_s": 30, "sweep_ms": 100},
-                },
-                file,
-            )
+            json.dump(self.config, file)
 
     def start(self):
         self.proc = self.procs.start("registryd", [self.program, "-c", self.config_path])
-        wait_until(
-            lambda: client.http("127.0.0.1", self.port, "GET", "/readyz").status == 200,
-            "registryd ready",
-            10,
-            self.proc,
-        )
+        wait_until(lambda: self.call("GET", "/readyz").status == 200, "registryd ready", 10,
+                   self.proc)
         return self
+
+    def reload(self, **more):
+        """SIGHUP with the configuration as it is now; returns when it is in force."""
+        self.write(**more)
+        before = self.proc.log().count("reloaded")
+        self.proc.signal(signal.SIGHUP)
+        wait_until(lambda: self.proc.log().count("reloaded") > before, "reload", 10, self.proc)
 
     def instances(self, app):
         answer = client.http("127.0.0.1", self.port, "GET", f"/v1/apps/{app}")
@@ -260,7 +266,7 @@ class Registry:
 
     def call(self, method, path, document=None, **more):
         body = json.dumps(document).encode() if document is not None else None
-        return client.http("127.0.0.1", self.port, method, path, body=body, **more)
+        return client.http("127.0.0.1", self.port, method, path, body=body, tls=self.tls, **more)
 
     def status(self, app, instance, status):
         path = f"/v1/apps/{app}/instances/{instance}/status"

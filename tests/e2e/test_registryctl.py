@@ -2,8 +2,11 @@
 """registryctl against a real registry: what it prints, and its exit status."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
+import sys
 
 import pytest
 
@@ -122,3 +125,128 @@ def test_failures(ctl):
     assert ctl("apps", url="ftp://127.0.0.1")[0] == 2
     status, _, err = ctl("instances", "a b")
     assert status == 1 and "app" in err
+
+
+# --- register … -- COMMAND ----------------------------------------------------------------------
+
+# Listens once a file is there; says which signals came, and ends as told.
+SERVICE = """
+import os, signal, socket, sys, time
+folder, port, status = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+def on_signal(number, frame):
+    print("signal", number, time.monotonic(), flush=True)
+    if number in (signal.SIGTERM, signal.SIGINT):
+        sys.exit(status)
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+    signal.signal(number, on_signal)
+print("began", os.getpid(), os.getpgid(0), flush=True)
+while not os.path.exists(folder + "/listen"):
+    time.sleep(0.01)
+sock = socket.socket()
+sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+sock.bind(("127.0.0.1", port))
+sock.listen(16)
+while not os.path.exists(folder + "/end"):
+    time.sleep(0.01)
+sys.exit(status)
+"""
+
+
+class Wrapped:
+    def __init__(self, procs, program, registry, folder, *options, status=0):
+        self.registry, self.folder = registry, folder
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            self.port = sock.getsockname()[1]
+        script = folder / "service.py"
+        script.write_text(SERVICE)
+        self.proc = procs.start("wrapped", [
+            program("registryctl"), "--url", registry.url, "register", "user", "u1",
+            f"127.0.0.1:{self.port}", "--lease", "2", *options, "--", sys.executable, str(script),
+            str(folder), str(self.port), str(status)])
+        self.proc.wait_log("began")
+
+    def touch(self, name):
+        (self.folder / name).write_text("")
+
+    def child(self):
+        return int(self.proc.wait_log(r"began (\d+)")[1])
+
+    def states(self):
+        return [i["status"] for i in self.registry.instances("user")]
+
+    def end(self, timeout_s=10):
+        self.proc.stopped_on_purpose = True
+        code = self.proc.popen.wait(timeout_s)
+        assert not os.path.exists(f"/proc/{self.child()}"), "reaped"
+        return code
+
+
+def test_runs_a_service_and_registers_it_while_it_lives(registry, procs, program, tmp_path):
+    run = Wrapped(procs, program, registry, tmp_path, status=7)
+    with pytest.raises(Exception):
+        wait_until(lambda: registry.instances("user"), "registered too early", 1)
+    run.touch("listen")
+    wait_until(lambda: run.states() == ["UP"], "registered", 10, run.proc)
+    index = registry.instances("user")[0]["index"]
+    with pytest.raises(Exception):
+        wait_until(lambda: not registry.instances("user"), "expiry", 3)
+    assert registry.instances("user")[0]["index"] == index, "renewed"
+    run.proc.signal(signal.SIGUSR1)
+    run.proc.wait_log(f"signal {int(signal.SIGUSR1)}")
+    run.touch("end")
+    assert run.end() == 7
+    assert registry.instances("user") == []
+
+
+def test_drains_before_it_forwards_the_signal(registry, procs, program, tmp_path):
+    run = Wrapped(procs, program, registry, tmp_path, "--drain", "60000", status=3)
+    run.touch("listen")
+    wait_until(lambda: run.states() == ["UP"], "registered", 10, run.proc)
+    run.proc.signal(signal.SIGTERM)
+    wait_until(lambda: run.states() == ["OUT_OF_SERVICE"], "out of service", 10, run.proc)
+    assert "signal" not in run.proc.log()
+    run.proc.signal(signal.SIGTERM)  # enough of it
+    assert run.end() == 3
+    assert f"signal {int(signal.SIGTERM)}" in run.proc.log()
+    assert registry.instances("user") == []
+
+
+def test_ends_with_its_service_also_by_a_signal(registry, procs, program, tmp_path):
+    run = Wrapped(procs, program, registry, tmp_path, "--at-once", "--drain", "50")
+    wait_until(lambda: run.states() == ["UP"], "registered without its port", 10, run.proc)
+    os.kill(run.child(), signal.SIGKILL)
+    assert run.end() == 128 + signal.SIGKILL
+    assert registry.instances("user") == []
+    second = Wrapped(procs, program, registry, tmp_path, "--at-once", "--drain", "50", status=5)
+    wait_until(lambda: second.states() == ["UP"], "registered", 10, second.proc)
+    second.proc.signal(signal.SIGINT)
+    assert second.end() == 5 and f"signal {int(signal.SIGINT)}" in second.proc.log()
+
+
+def test_a_service_outlives_its_registry(registry, procs, program, tmp_path):
+    registry.proc.kill()
+    if os.path.exists(registry.snapshot):
+        os.unlink(registry.snapshot)
+    run = Wrapped(procs, program, registry, tmp_path, "--at-once", status=0)
+    registry.start()
+    wait_until(lambda: run.states() == ["UP"], "registered later", 15, run.proc)
+    registry.proc.kill()
+    run.touch("listen")
+    run.touch("end")
+    assert run.end(15) == 0, "nobody to tell is no reason to stay"
+
+
+def test_command_that_cannot_be_started(ctl, registry):
+    status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--at-once", "--", "/nonexistent")
+    assert status == 127 and "/nonexistent" in err
+    status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--", "/etc/passwd")
+    assert status == 126 and "/etc/passwd" in err
+    assert ctl("register", "user", "u1", "127.0.0.1:9", "--")[0] == 2
+    assert ctl("apps", "--", "true")[0] == 2
+    status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--", "sh", "-c", "exit 9")
+    assert status == 9 and err == ""
+    # Its options are its own, and no shell looks at them.
+    status, out, _ = ctl("register", "user", "u1", "127.0.0.1:9", "--", "echo", "--zone", "$HOME;x")
+    assert (status, out) == (0, "--zone $HOME;x\n")
+    assert registry.instances("user") == []

@@ -460,7 +460,7 @@ static void parses_base_urls(void **state)
 		struct http_base base;
 		struct err err = { "" };
 		char text[NET_ADDR_LEN];
-		int r = http_base_parse(&base, str_from(cases[i].url), false, &err);
+		int r = http_base_parse(&base, str_from(cases[i].url), 0, &err);
 
 		if (!cases[i].addr) {
 			assert_true(r < 0);
@@ -471,6 +471,32 @@ static void parses_base_urls(void **state)
 		assert_string_equal(net_format(text, &base.addr), cases[i].addr);
 		assert_string_equal(base.host, cases[i].host);
 		assert_string_equal(base.path, cases[i].path);
+	}
+}
+
+static void knows_https_where_it_is_spoken(void **state)
+{
+	static const struct {
+		const char *url, *addr, *name;
+	} cases[] = {
+		{ "https://192.0.2.1", "192.0.2.1:443", "192.0.2.1" },
+		{ "HTTPS://[2001:db8::1]:8761/x", "[2001:db8::1]:8761", "2001:db8::1" },
+		{ "https://localhost:1", NULL, "localhost" },
+	};
+
+	(void)state;
+	for (size_t i = 0; i < CASES(cases); i++) {
+		struct http_base base;
+		struct err err = { "" };
+		char text[NET_ADDR_LEN];
+
+		assert_int_equal(http_base_parse(&base, str_from(cases[i].url),
+						 HTTP_BASE_TLS | HTTP_BASE_RESOLVE, &err),
+				 0);
+		assert_true(base.is_tls);
+		assert_true(str_eqz(http_base_name(&base), cases[i].name));
+		if (cases[i].addr)
+			assert_string_equal(net_format(text, &base.addr), cases[i].addr);
 	}
 }
 
@@ -541,6 +567,7 @@ int main(void)
 		cmocka_unit_test(cancels_at_any_time),
 		cmocka_unit_test(sends_nothing_that_could_split_a_request),
 		cmocka_unit_test(parses_base_urls),
+		cmocka_unit_test(knows_https_where_it_is_spoken),
 		cmocka_unit_test(encodes_path_segments),
 		cmocka_unit_test(fetches_synchronously),
 	};

@@ -20,6 +20,7 @@ struct registry {
 	struct http_server *server;
 	struct reg_api api;
 	struct reg_writer writer;
+	struct reg_conf conf; /* nobody needs a token */
 	struct net_addr addr;
 	bool has_no_streams;
 };
@@ -67,7 +68,10 @@ static void registry_start(struct registry *r, struct loop *loop)
 	assert_int_equal(http_server_listen(r->server, &r->addr, 0, &err), 0);
 	http_server_address(r->server, 0, &r->addr);
 	reg_writer_memory_init(&r->writer, loop, r->store);
-	r->api = (struct reg_api) { .loop = loop,
+	r->api = (struct reg_api) { .access = reg_access_new(&r->conf),
+				    .quotas = reg_quotas_new(),
+				    .max_watches = 1000,
+				    .loop = loop,
 				    .writer = &r->writer,
 				    .store = r->store,
 				    .watch = r->watch,
@@ -80,6 +84,8 @@ static void registry_stop(struct registry *r)
 	http_server_free(&r->server);
 	reg_watch_free(&r->watch);
 	reg_store_free(&r->store);
+	reg_access_free(&r->api.access);
+	reg_quotas_free(&r->api.quotas);
 }
 
 static void put(struct registry *r, const char *id, uint16_t port)
