@@ -1169,6 +1169,22 @@ static void update_deadline(struct http2 *h)
 		conn_set_deadline(h->conn, client_conf(h)->idle_timeout_ms);
 }
 
+/*
+ * Behind the client's last byte nothing opens a window and nothing ends a body any more: what waits
+ * for that would keep its buffers until the time limit.
+ */
+static void lose_stuck(struct http2 *h)
+{
+	list_for_each_safe (node, &h->streams) {
+		struct stream *s = container_of(node, struct stream, node);
+
+		if (s->has_end && buf_len(&s->out) == 0)
+			continue;
+		stream_lost(s);
+		stream_reset(s, NGHTTP2_CANCEL);
+	}
+}
+
 static void http2_on_work(struct conn *c)
 {
 	struct http2 *h = c->proto_state;
@@ -1201,6 +1217,8 @@ static void http2_on_work(struct conn *c)
 		conn_finish(c);
 		return;
 	}
+	if (c->has_eof && !nghttp2_session_want_write(h->session))
+		lose_stuck(h);
 	update_deadline(h);
 }
 

@@ -153,6 +153,34 @@ def test_unfinished_head_still_has_its_time(start_rig):
         assert session.is_closed
 
 
+def test_client_that_left_with_its_window_closed_keeps_nothing(rig):
+    """Nothing can open the window any more: not kept until the time limit."""
+    with h2.Session(rig.ports["plain"], settings=[(4, 1)]) as session:
+        session.settle()
+        session.send(h2.request(1, "/echo/x?fault=bytes=100000"))
+        session.until(lambda got: got.kind == h2.DATA)
+        session.sock.shutdown(socket.SHUT_WR)
+        session.until(lambda got: False)
+        assert session.is_closed
+
+
+def test_client_that_left_before_its_body_ended_keeps_nothing(rig):
+    with h2.Session(rig.ports["plain"]) as session:
+        session.settle()
+        session.send(h2.request(1, "/echo/x", "POST", ends=False))
+        session.sock.shutdown(socket.SHUT_WR)
+        session.until(lambda got: False)
+        assert session.is_closed
+
+
+def test_client_that_ended_its_side_still_gets_its_answer(rig):
+    with h2.Session(rig.ports["plain"]) as session:
+        session.settle()
+        session.send(h2.request(1, "/echo/x?fault=delay_ms=300"))
+        session.sock.shutdown(socket.SHUT_WR)
+        assert session.answer(1)[0] == 200
+
+
 def test_streams_before_the_limit_is_known(rig, services):
     """A client may open more than we allow until it has read our SETTINGS."""
     with h2.Session(rig.ports["plain"]) as session:
