@@ -86,7 +86,9 @@ int sse_feed(struct sse *s, struct str bytes,
 		ptrdiff_t end = str_chr(bytes, '\n');
 		struct str part = end < 0 ? bytes : str_sub(bytes, 0, (size_t)end);
 
-		/* A line that came in one piece is not copied. */
+		/* A line that came in one piece is not copied; it is no shorter for that. */
+		if (s->line.max && part.len > s->line.max)
+			return -EMSGSIZE;
 		if (end < 0 || buf_len(&s->line))
 			buf_add(&s->line, part);
 		if (end >= 0) {

@@ -82,6 +82,11 @@ static void is_bounded(void **state)
 		assert_int_equal(sse_feed(&s, STR("0123456789"), on_event, NULL), 0);
 	assert_int_equal(sse_feed(&s, STR("x"), on_event, NULL), -EMSGSIZE);
 	sse_fini(&s);
+	/* In one piece, too. */
+	sse_init(&s, 10);
+	assert_int_equal(sse_feed(&s, STR(":123456789\n"), on_event, NULL), 0);
+	assert_int_equal(sse_feed(&s, STR(":123456789x\n"), on_event, NULL), -EMSGSIZE);
+	sse_fini(&s);
 	sse_init(&s, 100);
 	for (int i = 0; i < 9; i++)
 		assert_int_equal(sse_feed(&s, STR("data: 0123456789\n"), on_event, NULL), 0);
