@@ -31,14 +31,15 @@ static size_t decap_interfaces(const struct doctor *d, char out[INTERFACES_MAX][
 
 	while (dir && count < INTERFACES_MAX && (entry = readdir(dir))) {
 		char path[PATH_MAX];
+		size_t len = strlen(entry->d_name);
 
-		if (entry->d_name[0] == '.' || strlen(entry->d_name) >= IF_NAMESIZE ||
+		if (entry->d_name[0] == '.' || len >= IF_NAMESIZE ||
 		    (d->o->interface && strcmp(entry->d_name, d->o->interface) != 0))
 			continue;
 		snprintf(path, sizeof(path), "%s/%s/decap/link", d->o->pin_directory,
 			 entry->d_name);
 		if (access(path, F_OK) == 0)
-			snprintf(out[count++], IF_NAMESIZE, "%s", entry->d_name);
+			memcpy(out[count++], entry->d_name, len + 1);
 	}
 	if (dir)
 		closedir(dir);
