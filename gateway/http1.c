@@ -666,8 +666,13 @@ static void http1_on_work(struct conn *c)
 			conn_kick(c);
 			return;
 		}
-		wait_for(h, WAIT_HEAD);
-		return;
+		if (conn_fill(c))
+			conn_kick(c);
+		else if (!c->is_closed)
+			wait_for(h, WAIT_HEAD);
+		/* No more of it will come: it is an unfinished head as any other. */
+		if (!c->has_eof)
+			return;
 	}
 	while (!c->is_closed && !c->is_finishing) {
 		if (++steps > STEPS_PER_ROUND) {

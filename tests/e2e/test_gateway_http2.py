@@ -173,6 +173,14 @@ def test_client_that_left_before_its_body_ended_keeps_nothing(rig):
         assert session.is_closed
 
 
+def test_half_a_preface_and_the_end_is_no_request(rig):
+    with h2.Session(rig.ports["plain"], first=h2.PREFACE[:10]) as session:
+        session.sock.shutdown(socket.SHUT_WR)
+        session.sock.settimeout(5)
+        while data := session.sock.recv(65536):
+            assert data.startswith(b"HTTP/1.1 400 "), data
+
+
 def test_client_that_ended_its_side_still_gets_its_answer(rig):
     with h2.Session(rig.ports["plain"]) as session:
         session.settle()
