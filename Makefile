@@ -7,8 +7,8 @@
 #   make lab        the demo's network, left running; make lab-down removes it
 #   make bench      benchmarks beside HAProxy, nginx and a bare XDP program
 #   make lint       clang-format, clang-tidy, cppcheck, gcc -fanalyzer, shellcheck
-#   make asan tsan  the test suite under sanitizers
-#   make fuzz       each fuzz target for FUZZ_SECONDS
+#   make asan tsan  the test suite under sanitizers; also: make check-unit SAN=tsan
+#   make fuzz       each fuzz harness for FUZZ_SECONDS (20), or FUZZ=name; FUZZ_MERGE=1 keeps finds
 #   make coverage   line coverage of the unit and end-to-end tests
 #   make install    DESTDIR= PREFIX=/usr; make uninstall takes it away again
 #   make schema     write config/schema/ and docs/man/*.5 anew from the programs' own descriptions
@@ -28,6 +28,9 @@ CC := gcc
 endif
 ifeq ($(origin CXX),default)
 CXX := g++
+endif
+ifeq ($(SAN),fuzz) # libFuzzer is clang's
+CC := $(if $(findstring clang,$(CC)),$(CC),clang)
 endif
 BPF_CLANG ?= clang
 is_clang := $(findstring clang,$(notdir $(CC)))
@@ -61,6 +64,10 @@ ifeq ($(SAN),tsan)
 OPT := -O1 -fsanitize=thread
 WARN += -Wno-null-dereference -Wno-tsan
 LDFLAGS += -fsanitize=thread
+endif
+ifeq ($(SAN),fuzz)
+OPT := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+LDFLAGS += -fsanitize=address,undefined
 endif
 ifeq ($(SAN),cov)
 OPT := -O0 --coverage

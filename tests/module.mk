@@ -78,3 +78,4 @@ lab-down:
 	@/usr/bin/python3 tests/e2e/demo.py --down
 
 include tests/bench/module.mk
+include tests/fuzz/module.mk

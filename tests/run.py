@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the test suite and sums it up. `make check` calls it; usage: run.py [unit] [bpf] [e2e]
+"""Runs the test suite and sums it up. `make check` calls it; usage: run.py [unit] [bpf] [fuzz] [e2e]
 
 GATEHOUSE_BUILD names the folder with the built programs (default: build), TEST_TIMEOUT_S how long
 one test program may take (default: 60; longer under sanitizers). Every skip is printed
@@ -140,6 +140,21 @@ def read_tap(name, output, totals):
     return passed, failed, skipped
 
 
+def run_fuzz(totals):
+    """Each harness over its corpus: what was found once stays found. `make fuzz` looks further."""
+    programs = sorted(glob.glob(os.path.join(ROOT, BUILD, "tests", "fuzz", "*")))
+    for program in [p for p in programs if os.path.isfile(p) and os.access(p, os.X_OK)]:
+        name = os.path.basename(program)
+        corpus = os.path.join("tests", "fuzz", "corpus", name)
+        code, output, seconds = run_program([program, corpus], PROGRAM_TIMEOUT_S)
+        if code == 0:
+            totals.passed += 1
+            files = len(os.listdir(os.path.join(ROOT, corpus)))
+            print(f"ok    fuzz/{name}: {files} inputs ({seconds:.1f} s)")
+        else:
+            totals.add_failed(f"fuzz/{name}: {how_it_ended(code)}", output)
+
+
 def has_xdist():
     return importlib.util.find_spec("xdist") is not None
 
@@ -194,8 +209,8 @@ def read_junit(path, totals):
 
 
 def main():
-    parts = sys.argv[1:] or ["unit", "bpf", "e2e"]
-    if not set(parts) <= {"unit", "bpf", "e2e"}:
+    parts = sys.argv[1:] or ["unit", "bpf", "fuzz", "e2e"]
+    if not set(parts) <= {"unit", "bpf", "fuzz", "e2e"}:
         print(__doc__, file=sys.stderr)
         return 2
     # So that pytest, and what it started, is ended in order when we are told to stop.
@@ -207,6 +222,8 @@ def main():
         print(f"== {part}")
         if part == "e2e":
             run_pytest(totals)
+        elif part == "fuzz":
+            run_fuzz(totals)
         else:
             run_cmocka(part, totals)
     print(f"== {time.monotonic() - began:.0f} s")
