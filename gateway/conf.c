@@ -70,6 +70,15 @@ static const char *valid_redirect_host(struct str host)
 	return complaint || host.p[0] != '*' ? complaint : "must be one host";
 }
 
+static const char *valid_host_suffix(struct str suffix)
+{
+	for (size_t i = 0; i < suffix.len; i++) {
+		if (!isalnum((unsigned char)suffix.p[i]) && !strchr("-.", suffix.p[i]))
+			return "must have letters, digits, \"-\" and \".\" only";
+	}
+	return suffix.len > 64 ? "must have at most 64 characters" : NULL;
+}
+
 static const char *valid_field_value(struct str value)
 {
 	return http_is_field_value(value) ? NULL
@@ -798,6 +807,22 @@ static const struct conf_row split_rows[] = {
 };
 static const struct conf_object split_object = CONF_OBJECT_OF(struct gw_split, split_rows);
 
+static const struct conf_row mirror_rows[] = {
+	{ CONF_STRING("service", struct gw_mirror, service), .flags = CONF_REQUIRED,
+	  .help = "Name of the service that gets copies." },
+	{ CONF_DOUBLE("percent", struct gw_mirror, percent), .max = 100, .def = "100",
+	  .help = "How many of the requests." },
+	{ CONF_INT("max_body_bytes", struct gw_mirror, max_body_bytes), .max = 1 << 20,
+	  .def = "65536", .help = "Requests with a longer body are not copied." },
+	{ CONF_INT("max_requests", struct gw_mirror, max_requests), .min = 1, .max = 10000,
+	  .def = "100", .help = "Copies under way at once, per worker." },
+	{ CONF_STRING("host_suffix", struct gw_mirror, host_suffix), .flags = CONF_EMPTY_OK,
+	  .def = "\"-shadow\"", .valid = valid_host_suffix,
+	  .help = "Put behind the name in Host, so that services can tell copies." },
+	{ 0 },
+};
+static const struct conf_object mirror_object = CONF_OBJECT_OF(struct gw_mirror, mirror_rows);
+
 static const struct conf_row respond_rows[] = {
 	{ CONF_INT("status", struct gw_respond, status), .min = 200, .max = 599, .def = "200",
 	  .help = "Status code." },
@@ -879,7 +904,8 @@ static const struct conf_row route_rows[] = {
 	{ CONF_BOOL("websocket", struct gw_route, websocket), .def = "false",
 	  .help = "Let clients switch to WebSocket here (RFC 6455, RFC 8441)." },
 	{ CONF_UNSUPPORTED("grpc"), .flags = CONF_NULL },
-	{ CONF_UNSUPPORTED("mirror"), .flags = CONF_NULL },
+	{ CONF_OPTIONAL("mirror", struct gw_route, mirror, &mirror_object), .flags = CONF_NULL,
+	  .help = "Copies of requests for another service, whose answers are ignored." },
 	{ CONF_UNSUPPORTED("cors"), .flags = CONF_NULL },
 	{ CONF_UNSUPPORTED("sticky"), .flags = CONF_NULL },
 	{ 0 },

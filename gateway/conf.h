@@ -263,6 +263,16 @@ struct gw_split {
 	struct gw_service *to; /* resolved */
 };
 
+/* Copies for another service. */
+struct gw_mirror {
+	struct str service;
+	double percent;
+	uint32_t max_body_bytes;
+	uint32_t max_requests; /* under way, per worker */
+	struct str host_suffix;
+	struct gw_service *to; /* resolved */
+};
+
 /* A claim and the words of which a token must have one; claims must all be fulfilled. */
 struct gw_require {
 	struct str claim;
@@ -288,6 +298,7 @@ struct gw_route {
 	struct str service;
 	struct gw_split *split;
 	size_t split_count;
+	struct gw_mirror *mirror; /* NULL: none */
 	struct gw_respond *respond;
 	struct gw_redirect *redirect;
 

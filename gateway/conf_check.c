@@ -310,6 +310,13 @@ static void resolve_route(struct check *k, struct gw_route *route)
 		conf_leave(k->c);
 		conf_leave(k->c);
 	}
+	if (route->mirror && route->mirror->service.p) {
+		conf_enter(k->c, "mirror");
+		conf_enter(k->c, "service");
+		route->mirror->to = resolve_service(k, route->mirror->service);
+		conf_leave(k->c);
+		conf_leave(k->c);
+	}
 	check_websocket(k, route);
 	check_limits(k, route->limits, route->limits_count);
 }

@@ -209,6 +209,9 @@ void gw_check_route(struct conf *c, void *object)
 		conf_error_at(c, "require", "needs \"auth\"");
 	if (route->websocket)
 		needs_service(c, "websocket");
+	needs_service(c, "mirror");
+	if (conf_has(c, "mirror") && conf_has(c, "grpc"))
+		conf_error_at(c, "mirror", "cannot be together with \"grpc\"");
 	check_rewriting(c, route);
 	check_templates(c, route);
 }

@@ -5,6 +5,7 @@
 #include "gateway/record.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
+#include "gateway/upstream/mirror.h"
 #include "gateway/worker.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -100,9 +101,12 @@ void request_free(struct request *r)
 	/* Only after a response that had to be cut: whoever still works for it must hear of it. */
 	if (r->sink)
 		r->sink->cancel(r);
-	request_count(r);
-	if (w->records)
-		record_request(w->records, r);
+	mirror_leave(r);
+	if (!r->is_mirror) {
+		request_count(r);
+		if (w->records)
+			record_request(w->records, r);
+	}
 	identity_put(&r->identity);
 	worker_conf_put(r->conf);
 	if (w->idle_request_count >= REQUESTS_KEPT) {

@@ -23,6 +23,7 @@ struct request;
 struct worker;
 struct worker_conf;
 struct gw_service;
+struct mirror;
 struct snapshot_route;
 
 /* What the downstream side does for whoever answers. All calls only queue; nothing is freed under
@@ -175,6 +176,8 @@ struct request {
 
 	const struct sink_ops *sink; /* NULL: nobody takes the body */
 	void *sink_state;
+	struct mirror *mirror; /* a copy that waits for the body; NULL: none */
+	bool is_mirror;        /* it is a copy itself: neither recorded nor tried twice */
 
 	/* --- the response */
 	struct response response;

@@ -440,6 +440,7 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index,
 	w->chunks = calloc(CHUNKS_KEPT, sizeof(void *));
 	list_init(&w->conns);
 	list_init(&w->idle_requests);
+	list_init(&w->mirrors);
 	pthread_mutex_init(&w->stats_lock, NULL);
 	w->accept_pause.on_fire = accept_resume;
 	w->drain_timer.on_fire = on_drain_timeout;
@@ -502,6 +503,7 @@ void worker_free(struct worker *w)
 	if (w->loop) {
 		while (!list_empty(&w->conns))
 			conn_close(container_of(w->conns.next, struct conn, node));
+		mirror_end_all(w);
 		hmap_for_each (n, &w->services) {
 			struct service *s = container_of(n, struct service, node);
 

@@ -13,6 +13,7 @@
 #include "gateway/overload.h"
 #include "gateway/record.h"
 #include "gateway/request.h"
+#include "gateway/upstream/mirror.h"
 #include "lib/hmap.h"
 #include "lib/loop.h"
 #include "lib/metrics.h"
@@ -37,6 +38,7 @@ struct route_stats {
 	struct hmap_node node;
 	struct str name;
 	uint64_t status_class[6]; /* [2]: 2xx …; [0]: the client left before any answer */
+	uint64_t mirrored[MIRROR_RESULTS];
 	struct metrics_histogram latency;
 };
 
@@ -108,6 +110,8 @@ struct worker {
 	uint64_t queue_delay_ns;     /* as measured last, for other threads to read */
 	struct record_ring *records; /* to the writer thread */
 
+	struct list mirrors; /* copies of requests under way */
+	unsigned mirror_count;
 	struct list idle_requests; /* for reuse */
 	unsigned idle_request_count;
 	void **chunks; /* free I/O buffers */

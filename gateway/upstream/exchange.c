@@ -588,7 +588,7 @@ void exchange_start(struct request *r, struct service *s)
 		return;
 	x->service = service_get(s);
 	x->retries_left = r->service->retries;
-	x->can_replay = true;
+	x->can_replay = !r->is_mirror;
 	x->body_complete = !r->has_body;
 	x->timer.on_fire = on_timer;
 	x->waiter.on_known = on_known;
@@ -598,7 +598,8 @@ void exchange_start(struct request *r, struct service *s)
 	buf_init(&x->body, 16 * EXCHANGE_BODY_HIGH);
 	r->sink = &exchange_sink;
 	r->sink_state = x;
-	service_earn_retry(s);
+	if (!r->is_mirror)
+		service_earn_retry(s);
 	exchange_attempt(x);
 	if (!x->is_done && r->has_body)
 		r->down->read_body(r);
