@@ -283,6 +283,36 @@ static void parse_require(struct conf *c, void *field, const json_t *value)
 	"{\"type\":\"object\",\"additionalProperties\":{\"anyOf\":[{\"type\":\"string\"}," \
 	"{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\"}}]}}"
 
+/* A key, or several of which the first that is there counts. */
+static void parse_sticky(struct conf *c, void *field, const json_t *value)
+{
+	struct gw_sticky *out = field;
+	size_t count = json_is_array(value) ? json_array_size(value) : 1;
+
+	if (count == 0 || count > GW_STICKY_MAX) {
+		conf_error(c, "must have 1..%d keys", GW_STICKY_MAX);
+		return;
+	}
+	for (size_t i = 0; i < count; i++) {
+		const json_t *item = json_is_array(value) ? json_array_get(value, i) : value;
+		const char *complaint;
+		struct str text;
+
+		if (!conf_string(c, item, &text))
+			return;
+		complaint = request_key_parse(&out->keys[i], text);
+		if (complaint) {
+			conf_error(c, "%s", complaint);
+			return;
+		}
+	}
+	out->count = count;
+}
+
+#define STICKY_SCHEMA                                                            \
+	"{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\"," \
+	"\"minItems\":1,\"maxItems\":4,\"items\":{\"type\":\"string\"}}]}"
+
 /* --- listeners ----------------------------------------------------------------------------- */
 
 static const struct conf_row certificate_rows[] = {
@@ -907,7 +937,11 @@ static const struct conf_row route_rows[] = {
 	{ CONF_OPTIONAL("mirror", struct gw_route, mirror, &mirror_object), .flags = CONF_NULL,
 	  .help = "Copies of requests for another service, whose answers are ignored." },
 	{ CONF_UNSUPPORTED("cors"), .flags = CONF_NULL },
-	{ CONF_UNSUPPORTED("sticky"), .flags = CONF_NULL },
+	{ CONF_CUSTOM("sticky", struct gw_route, sticky, parse_sticky), .schema = STICKY_SCHEMA,
+	  .flags = CONF_NULL,
+	  .help = "With split: requests with the same \"user\", \"ip\", \"endpoint\", "
+		  "\"header:NAME\" or \"cookie:NAME\" go to the same service; of several the first "
+		  "that a request has." },
 	{ 0 },
 };
 static const struct conf_object route_object = CONF_OBJECT_OF(struct gw_route, route_rows,

@@ -261,6 +261,15 @@ struct gw_split {
 	struct str service;
 	uint32_t weight;
 	struct gw_service *to; /* resolved */
+	uint64_t id;           /* split_id of its name */
+};
+
+#define GW_STICKY_MAX 4
+
+/* What the choice among several services hangs on: the first of these that a request has. */
+struct gw_sticky {
+	struct request_key keys[GW_STICKY_MAX];
+	size_t count; /* 0: on chance */
 };
 
 /* Copies for another service. */
@@ -298,6 +307,7 @@ struct gw_route {
 	struct str service;
 	struct gw_split *split;
 	size_t split_count;
+	struct gw_sticky sticky;
 	struct gw_mirror *mirror; /* NULL: none */
 	struct gw_respond *respond;
 	struct gw_redirect *redirect;

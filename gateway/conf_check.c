@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "gateway/conf.h"
+#include "gateway/split.h"
 #include "lib/cleanup.h"
 #include "lib/hash.h"
 #include "lib/hmap.h"
@@ -307,6 +308,7 @@ static void resolve_route(struct check *k, struct gw_route *route)
 		conf_enter_index(k->c, "split", i);
 		conf_enter(k->c, "service");
 		route->split[i].to = resolve_service(k, route->split[i].service);
+		route->split[i].id = split_id(route->split[i].service);
 		conf_leave(k->c);
 		conf_leave(k->c);
 	}

@@ -172,6 +172,20 @@ static void check_target(struct conf *c, const struct gw_route *route)
 		weights += route->split[i].weight;
 	if (route->split_count && weights == 0)
 		conf_error_at(c, "split", "must have a weight above 0");
+	/* Counted, and kept for keys, by name. */
+	for (size_t i = 0; i < route->split_count; i++) {
+		for (size_t j = 0; j < i && route->split[i].service.p; j++) {
+			if (str_eq(route->split[i].service, route->split[j].service))
+				conf_error_at(c, "split", "names the service \"%s\" twice",
+					      route->split[i].service.p);
+		}
+	}
+	if (conf_has(c, "sticky") && !conf_has(c, "split"))
+		conf_error_at(c, "sticky", "needs a \"split\"");
+	for (size_t i = 0; i < route->sticky.count; i++) {
+		if (route->sticky.keys[i].kind == REQUEST_KEY_USER && !conf_has(c, "auth"))
+			conf_error_at(c, "sticky", "\"user\" needs \"auth\"");
+	}
 }
 
 /* For members that say something about the service's side. */

@@ -20,26 +20,59 @@ static uint64_t sum(const struct gateway *g, size_t offset)
 
 #define SUM(g, member) sum((g), offsetof(struct worker_stats, member))
 
+/* Call with the worker's stats_lock. */
+static const struct route_stats *find_stats(const struct worker *w, struct str name)
+{
+	for (struct hmap_node *n = hmap_first(&w->stats, hash_str(name)); n; n = hmap_next(n)) {
+		const struct route_stats *stats = container_of(n, struct route_stats, node);
+
+		if (str_eq(stats->name, name))
+			return stats;
+	}
+	return NULL;
+}
+
 void gateway_route_sum(const struct gateway *g, struct str name, struct route_sum *out)
 {
 	*out = (struct route_sum) { 0 };
 	for (unsigned i = 0; i < g->worker_count; i++) {
 		struct worker *w = g->workers[i];
+		const struct route_stats *stats;
 
 		pthread_mutex_lock(&w->stats_lock);
-		for (struct hmap_node *n = hmap_first(&w->stats, hash_str(name)); n;
-		     n = hmap_next(n)) {
-			const struct route_stats *stats = container_of(n, struct route_stats, node);
-
-			if (!str_eq(stats->name, name))
-				continue;
-			for (int class = 0; class < 6; class ++)
-				out->status_class[class] +=
-					metrics_get(&stats->status_class[class]);
+		stats = find_stats(w, name);
+		for (int class = 0; stats && class < 6; class ++)
+			out->status_class[class] += metrics_get(&stats->status_class[class]);
+		for (int result = 0; stats && result < MIRROR_RESULTS; result++)
+			out->mirrored[result] += metrics_get(&stats->mirrored[result]);
+		if (stats)
 			metrics_histogram_add(&out->latency, &stats->latency);
+		pthread_mutex_unlock(&w->stats_lock);
+	}
+}
+
+uint64_t gateway_split_sum(const struct gateway *g, struct str route, struct str service)
+{
+	uint64_t total = 0;
+
+	for (unsigned i = 0; i < g->worker_count; i++) {
+		struct worker *w = g->workers[i];
+		const struct route_stats *stats;
+
+		pthread_mutex_lock(&w->stats_lock);
+		stats = find_stats(w, route);
+		if (stats) {
+			list_for_each (node, &stats->splits) {
+				const struct split_stats *split =
+					container_of(node, struct split_stats, node);
+
+				if (str_eq(split->service, service))
+					total += metrics_get(&split->requests);
+			}
 		}
 		pthread_mutex_unlock(&w->stats_lock);
 	}
+	return total;
 }
 
 const struct str gateway_status_classes[6] = { STR("none"), STR("1xx"), STR("2xx"),
@@ -76,6 +109,38 @@ static void write_routes(const struct gateway *g, struct buf *out)
 		metrics_write_histogram(out, "gatehouse_gateway_request_duration_seconds",
 					METRICS_LABELS({ "route", gateway_route_name(s, i) }),
 					&sums.latency);
+	}
+}
+
+static void write_splits(const struct gateway *g, struct buf *out)
+{
+	const struct snapshot *s = g->snapshot;
+
+	metrics_family(out, "gatehouse_gateway_split_requests_total", "counter",
+		       "Requests of routes with several services, by the one that got them.");
+	for (size_t i = 0; i < s->route_count; i++) {
+		const struct gw_route *route = s->routes[i].conf;
+
+		for (size_t j = 0; j < route->split_count; j++)
+			metrics_u64(out, "gatehouse_gateway_split_requests_total",
+				    METRICS_LABELS({ "route", route->name },
+						   { "service", route->split[j].service }),
+				    gateway_split_sum(g, route->name, route->split[j].service));
+	}
+	metrics_family(out, "gatehouse_gateway_mirrored_requests_total", "counter",
+		       "Copies of requests for another service, by what became of them.");
+	for (size_t i = 0; i < s->route_count; i++) {
+		const struct gw_route *route = s->routes[i].conf;
+		struct route_sum sums;
+
+		if (!route->mirror)
+			continue;
+		gateway_route_sum(g, route->name, &sums);
+		for (unsigned k = 0; k < MIRROR_RESULTS; k++)
+			metrics_u64(out, "gatehouse_gateway_mirrored_requests_total",
+				    METRICS_LABELS({ "route", route->name },
+						   { "result", str_from(mirror_results[k]) }),
+				    sums.mirrored[k]);
 	}
 }
 
@@ -326,6 +391,7 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 {
 	metrics_process(out, "gatewayd");
 	write_routes(g, out);
+	write_splits(g, out);
 	write_outcomes(g, out);
 	write_connections(g, out);
 	write_overload(g, out);

@@ -3,6 +3,7 @@
 
 #include <netinet/in.h>
 
+#include "gateway/params.h"
 #include "gateway/request.h"
 #include "lib/hash.h"
 
@@ -39,23 +40,11 @@ const char *request_key_parse(struct request_key *out, struct str text)
 
 struct str request_cookie(const struct request *r, struct str name)
 {
-	for (size_t i = 0; i < r->headers.count; i++) {
-		struct str rest = r->headers.fields[i].value;
+	struct str value;
 
-		if (r->headers.fields[i].id != HTTP_COOKIE)
-			continue;
-		while (rest.len) {
-			const char *end = memchr(rest.p, ';', rest.len);
-			size_t len = end ? (size_t)(end - rest.p) : rest.len;
-			struct str pair = str_trim(str_of(rest.p, len));
-
-			if (pair.len > name.len && pair.p[name.len] == '=' &&
-			    str_eq(str_of(pair.p, name.len), name))
-				return str_sub(pair, name.len + 1, pair.len);
-			rest = str_sub(rest, MIN(len + 1, rest.len), rest.len);
-		}
-	}
-	return (struct str) { 0 };
+	return params_find_cookie(r->headers.fields, r->headers.count, name, &value)
+		       ? value
+		       : (struct str) { 0 };
 }
 
 static struct str value_of(const struct request_key *key, const struct request *r)
@@ -90,11 +79,22 @@ static uint64_t hash_client(const struct net_addr *client)
 	return hash_sip13(&fixed_key, &client->in.sin_addr, sizeof(client->in.sin_addr));
 }
 
-uint64_t request_key_hash(const struct request_key *key, const struct request *r)
+bool request_key_find(const struct request_key *key, const struct request *r, uint64_t *hash)
 {
 	struct str value = value_of(key, r);
 
-	if (!value.p)
-		return hash_client(&r->client);
-	return hash_sip13(&fixed_key, value.p, value.len);
+	if (value.p)
+		*hash = hash_sip13(&fixed_key, value.p, value.len);
+	else if (key->kind == REQUEST_KEY_IP)
+		*hash = hash_client(&r->client);
+	else
+		return false;
+	return true;
+}
+
+uint64_t request_key_hash(const struct request_key *key, const struct request *r)
+{
+	uint64_t hash;
+
+	return request_key_find(key, r, &hash) ? hash : hash_client(&r->client);
 }

@@ -3,6 +3,7 @@
  * client's address, a header, a cookie, the path. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "lib/str.h"
@@ -30,6 +31,9 @@ const char *request_key_parse(struct request_key *out, struct str text);
 /* The same everywhere and in every run. A request that lacks it (no such header, nobody logged in)
  * is hashed by its client's address, IPv6 by /64. */
 uint64_t request_key_hash(const struct request_key *key, const struct request *r);
+
+/* The same without that way out: false when the request lacks it. */
+bool request_key_find(const struct request_key *key, const struct request *r, uint64_t *hash);
 
 /* The value of a cookie; p NULL: there is none. */
 struct str request_cookie(const struct request *r, struct str name);

@@ -302,8 +302,8 @@ static bool build_route(struct build *b, struct snapshot_route *route)
 		route->auth = &b->s->auths[c->auth_to - conf->auth];
 	route->max_body_bytes = c->max_body_bytes ? c->max_body_bytes
 						  : conf->defaults.max_body_bytes;
-	for (size_t i = 0; i < c->split_count; i++)
-		route->split_total += c->split[i].weight;
+	route->split_at = b->s->split_count;
+	b->s->split_count += c->split_count;
 	route->request = rules_of(b, &conf->defaults.request, &c->request, c->match.path);
 	route->response = rules_of(b, &conf->defaults.response, &c->response, c->match.path);
 	return route->request && route->response && build_templates(b, route) &&
@@ -431,23 +431,6 @@ void snapshot_put(struct snapshot **s)
 }
 
 /* --- use ----------------------------------------------------------------------------------- */
-
-const struct gw_service *snapshot_pick_service(const struct snapshot_route *route, uint64_t dice)
-{
-	const struct gw_route *conf = route->conf;
-	uint64_t at;
-
-	if (conf->split_count == 0)
-		return conf->service_to;
-	/* Scaled by multiplication: the high bits decide, without the bias of a remainder. */
-	at = (uint64_t)((unsigned __int128)dice * route->split_total >> 64);
-	for (size_t i = 0; i < conf->split_count; i++) {
-		if (at < conf->split[i].weight)
-			return conf->split[i].to;
-		at -= conf->split[i].weight;
-	}
-	return conf->split[conf->split_count - 1].to;
-}
 
 struct str snapshot_rewrite_path(const struct snapshot_route *route, struct str path,
 				 const struct router_match *match, struct arena *a)

@@ -50,7 +50,7 @@ struct snapshot_route {
 	const struct template *rewrite, *location;      /* of the path, of a redirect; NULL: none */
 	const struct snapshot_version *version;         /* NULL: none */
 	uint64_t max_body_bytes;
-	uint32_t split_total; /* sum of the weights of conf->split */
+	size_t split_at; /* of its first split, among those of all routes */
 };
 
 struct snapshot {
@@ -61,6 +61,7 @@ struct snapshot {
 	struct router *router; /* indices are those of routes */
 	struct snapshot_route *routes;
 	size_t route_count;
+	size_t split_count; /* of all routes */
 	struct snapshot_auth *auths;
 	size_t auth_count;
 	struct limits_rule *rules;
@@ -80,10 +81,6 @@ int snapshot_load(struct snapshot **out, const char *file, struct conf_errors *e
 /* Any thread. snapshot_put clears the pointer and accepts NULL inside. */
 struct snapshot *snapshot_ref(struct snapshot *s);
 void snapshot_put(struct snapshot **s);
-
-/* The service of a split route for a number spread evenly over 64 bits (random, or a hash when
- * sticky); the route's service when it has no split. NULL for routes without a service. */
-const struct gw_service *snapshot_pick_service(const struct snapshot_route *route, uint64_t dice);
 
 /*
  * The path to forward: rewrite_prefix in place of the prefix that matched (rewrite_path is not done

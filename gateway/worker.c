@@ -39,8 +39,9 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_
 	c->clients = calloc(conf->services_count + 1, sizeof(struct tls_client *));
 	c->services = calloc(conf->services_count + 1, sizeof(struct service *));
 	c->routes = calloc(snapshot->route_count + 1, sizeof(struct route_stats *));
+	c->splits = calloc(snapshot->split_count + 1, sizeof(struct split_stats *));
 	c->verifiers = calloc(snapshot->auth_count + 1, sizeof(struct jwt_verifier *));
-	if (!c->tls || !c->clients || !c->services || !c->routes || !c->verifiers) {
+	if (!c->tls || !c->clients || !c->services || !c->routes || !c->splits || !c->verifiers) {
 		err_set(err, -ENOMEM, "out of memory");
 		worker_conf_put(c);
 		return NULL;
@@ -90,6 +91,7 @@ void worker_conf_put(struct worker_conf *c)
 	free(c->clients);
 	free(c->services);
 	free(c->routes);
+	free(c->splits);
 	free(c->verifiers);
 	snapshot_put(&c->snapshot);
 	free(c);
@@ -141,11 +143,59 @@ static struct route_stats *get_stats(struct worker *w, struct str name)
 		abort();
 	memcpy(stats + 1, name.p, name.len);
 	stats->name = str_of((char *)(stats + 1), name.len);
+	list_init(&stats->splits);
 	pthread_mutex_lock(&w->stats_lock);
 	if (hmap_insert(&w->stats, &stats->node, hash_str(name)) < 0)
 		abort();
 	pthread_mutex_unlock(&w->stats_lock);
 	return stats;
+}
+
+static struct split_stats *get_split(struct worker *w, struct route_stats *route,
+				     struct str service)
+{
+	struct split_stats *stats;
+
+	list_for_each (node, &route->splits) {
+		stats = container_of(node, struct split_stats, node);
+		if (str_eq(stats->service, service))
+			return stats;
+	}
+	stats = calloc(1, sizeof(*stats) + service.len);
+	if (!stats)
+		abort();
+	memcpy(stats + 1, service.p, service.len);
+	stats->service = str_of((char *)(stats + 1), service.len);
+	pthread_mutex_lock(&w->stats_lock);
+	list_add_tail(&route->splits, &stats->node);
+	pthread_mutex_unlock(&w->stats_lock);
+	return stats;
+}
+
+static void free_stats(struct route_stats *stats)
+{
+	while (!list_empty(&stats->splits)) {
+		struct list *node = stats->splits.next;
+
+		list_remove(node);
+		free(container_of(node, struct split_stats, node));
+	}
+	free(stats);
+}
+
+static void adopt_routes(struct worker *w, struct worker_conf *c)
+{
+	const struct snapshot *s = c->snapshot;
+
+	for (size_t i = 0; i < s->route_count; i++) {
+		const struct gw_route *route = s->routes[i].conf;
+
+		c->routes[i] = get_stats(w, route->name);
+		for (size_t j = 0; j < route->split_count; j++)
+			c->splits[s->routes[i].split_at + j] = get_split(w, c->routes[i],
+									 route->split[j].service);
+	}
+	c->routes[s->route_count] = get_stats(w, STR(""));
 }
 
 /* Services that no configuration in use names any more: only the map's own reference is left. */
@@ -170,9 +220,7 @@ static void worker_adopt(struct worker *w, struct worker_conf *c)
 		c->services[i] = get_service(w, snapshot->conf.services[i].name);
 		service_configure(c->services[i], &snapshot->conf.services[i], c->clients[i]);
 	}
-	for (size_t i = 0; i < snapshot->route_count; i++)
-		c->routes[i] = get_stats(w, snapshot->routes[i].conf->name);
-	c->routes[snapshot->route_count] = get_stats(w, STR(""));
+	adopt_routes(w, c);
 	w->conf = c;
 	if (old)
 		worker_conf_put(old);
@@ -520,7 +568,7 @@ void worker_free(struct worker *w)
 		worker_conf_put(w->conf);
 	forget_services(w);
 	hmap_for_each (n, &w->stats)
-		free(container_of(n, struct route_stats, node));
+		free_stats(container_of(n, struct route_stats, node));
 	hmap_fini(&w->services);
 	hmap_fini(&w->stats);
 	request_free_idle(w);

@@ -39,7 +39,15 @@ struct route_stats {
 	struct str name;
 	uint64_t status_class[6]; /* [2]: 2xx …; [0]: the client left before any answer */
 	uint64_t mirrored[MIRROR_RESULTS];
+	struct list splits; /* split_stats; grows under stats_lock */
 	struct metrics_histogram latency;
+};
+
+/* Requests of a route that one of its services got. */
+struct split_stats {
+	struct list node; /* in route_stats.splits */
+	uint64_t requests;
+	struct str service; /* the name lies behind it */
 };
 
 /* What a worker needs of one configuration: made by the main thread, used by the worker alone,
@@ -52,6 +60,7 @@ struct worker_conf {
 	struct service **services;   /* by the service's index in the configuration; held */
 	struct route_stats *
 		*routes; /* by the route's index, the last for requests without one; borrowed */
+	struct split_stats **splits; /* by split_at of the route and the split's index; borrowed */
 	struct jwt_verifier **verifiers; /* by the index of the issuer, made when first needed */
 };
 

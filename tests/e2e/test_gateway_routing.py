@@ -66,6 +66,11 @@ def routing(tmp_path_factory, make_rig, module_procs, services):
         }
     )
     rig.config["defaults"]["request"] = {"set": {"X-Route": "${route.name}"}}
+    one, other = (f"{service.address}:{service.port}" for service in services)
+    rig.config["services"] |= {
+        "left": {"endpoints": [{"address": one}]},
+        "right": {"endpoints": [{"address": other}], "retries": 2, "response_timeout_ms": 3000},
+    }
     rig.config["routes"] = ROUTES
     return rig.start()
 
@@ -242,3 +247,258 @@ def test_redirect_to_https_keeps_all_but_the_port(ask, routing):
         assert answer.first("Location") == f"https://{HOST}:{port}//evil.example/..%2f?q=1&r"
     answer = ask("/", headers=[("Host", "[::1]:80")], listener="redirect")
     assert answer.first("Location") == f"https://[::1]:{port}/"
+
+
+# --- splits ---------------------------------------------------------------------------------------
+
+
+def split(left, right, **more):
+    parts = [{"service": "left", "weight": left}, {"service": "right", "weight": right}]
+    return {"split": parts, **more}
+
+
+ROUTES += [
+    route("by-user", "/split/user", auth="hs", **split(1, 1, sticky="user")),
+    route("by-cookie", "/split/cookie", **split(1, 1, sticky="cookie:lane")),
+    route("by-header", "/split/header", **split(1, 1, sticky=["header:X-Device", "cookie:lane"])),
+    route("by-ip", "/split/ip", **split(1, 1, sticky="ip")),
+    route("by-chance", "/split/chance", **split(1, 1)),
+    route("all-right", "/split/right", **split(0, 1, sticky="cookie:lane")),
+]
+
+
+def instances(rig, path, keys, headers_for):
+    """Which instance got each key's request, over one connection."""
+    got = []
+    with rig.connect() as connection:
+        for key in keys:
+            answer = connection.request("GET", path, headers_for(key))
+            assert answer.status == 200, answer
+            got.append(answer.json()["instance"])
+    return got
+
+
+def metric(rig, pattern):
+    text = rig.admin("GET", "/metrics").body.decode()
+    return int(re.search(f"^gatehouse_gateway_{pattern} (\\d+)$", text, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("path", ["user", "cookie", "header"])
+def test_sticky_split_keeps_keys(ask, routing, path):
+    def headers_for(key):
+        if path == "user":
+            return bearer(routing.signers["hs"].token(f"u{key}"))
+        return [("X-Device", str(key))] if path == "header" else [("Cookie", f"a=b; lane={key}")]
+
+    keys = list(range(24))
+    first = instances(routing, f"/split/{path}", keys, headers_for)
+    assert set(first) == {"echo-a", "echo-b"}
+    assert instances(routing, f"/split/{path}", keys, headers_for) == first
+    for key in keys[:4]:
+        assert ask(f"/split/{path}", headers=headers_for(key)).json()["instance"] == first[key]
+
+
+def test_sticky_split_takes_the_first_key_that_is_there(routing):
+    keys = list(range(24))
+    by_cookie = instances(routing, "/split/cookie", keys, lambda k: [("Cookie", f"lane={k}")])
+    # The same services and weights: the same choice on every route.
+    assert instances(routing, "/split/header", keys, lambda k: [("Cookie", f"lane={k}")]) == by_cookie
+    by_device = instances(
+        routing, "/split/header", keys, lambda k: [("Cookie", f"lane={k}"), ("X-Device", "d")]
+    )
+    assert len(set(by_device)) == 1
+
+
+def test_without_a_key_chance_decides(routing):
+    for path in ("cookie", "chance"):
+        assert set(instances(routing, f"/split/{path}", range(64), lambda _: [])) == {"echo-a", "echo-b"}
+    assert len(set(instances(routing, "/split/ip", range(16), lambda _: []))) == 1
+    keys = lambda k: [("Cookie", f"lane={k}")] if k % 2 else []
+    assert set(instances(routing, "/split/right", range(32), keys)) == {"echo-b"}
+
+
+def test_split_is_counted(routing):
+    before = [
+        metric(routing, f'split_requests_total{{route="by-chance",service="{service}"}}')
+        for service in ("left", "right")
+    ]
+    got = instances(routing, "/split/chance", range(32), lambda _: [])
+    for service, instance, count in zip(("left", "right"), ("echo-a", "echo-b"), before):
+        after = metric(routing, f'split_requests_total{{route="by-chance",service="{service}"}}')
+        assert after - count == got.count(instance)
+
+
+def test_sticky_split_moves_few_keys_when_weights_change(routing):
+    keys = list(range(60))
+    headers_for = lambda key: [("Cookie", f"lane={key}")]
+    first = instances(routing, "/split/cookie", keys, headers_for)
+    parts = next(r for r in ROUTES if r["name"] == "by-cookie")["split"]
+    parts[1]["weight"] = 3
+    try:
+        routing.reload()
+        second = instances(routing, "/split/cookie", keys, headers_for)
+    finally:
+        parts[1]["weight"] = 1
+        routing.reload()
+    moved = [(a, b) for a, b in zip(first, second) if a != b]
+    assert moved and set(moved) == {("echo-a", "echo-b")}
+    assert instances(routing, "/split/cookie", keys, headers_for) == first
+
+
+# --- mirrors --------------------------------------------------------------------------------------
+
+
+def mirror(path, **more):
+    return route(
+        path,
+        f"/mirror/{path}/*",
+        service="left",
+        rewrite_prefix="/m/",
+        mirror={"service": "right", **more},
+        request={"set": {"X-Set": "${route.name}"}},
+    )
+
+
+ROUTES += [
+    mirror("all", max_body_bytes=100000),
+    mirror("none", percent=0),
+    mirror("some", percent=50),
+    mirror("plain", host_suffix=""),
+    mirror("few", max_requests=1),
+    mirror("socket") | {"websocket": True},
+]
+
+
+def mirrored(rig, name, result):
+    return metric(rig, f'mirrored_requests_total{{route="{name}",result="{result}"}}')
+
+
+def wait_copies(services, count):
+    return wait_until(
+        lambda: services[1].requests() if len(services[1].requests()) >= count else None,
+        f"{count} copies",
+        10,
+    )
+
+
+def complete(requests):
+    return [request for request in requests if request["complete"]]
+
+
+@pytest.mark.parametrize("body", [None, b"", b"x" * 70000], ids=["none", "empty", "70k"])
+def test_copy_has_the_same_head_and_body(ask, services, body):
+    answer = ask("/mirror/all/a%20b?q=1", "POST" if body is not None else "GET", [("X-A", "1"), ("Host", "h.example:81")], body)
+    assert answer.status == 200 and answer.json()["instance"] == "echo-a"
+    original = answer.json()
+    copy = wait_until(lambda: complete(services[1].requests()), "the copy", 10)[0]
+    for name in ("method", "target", "body_bytes", "body_sha256"):
+        assert copy[name] == original[name]
+    assert original["target"] == "/m/a%20b?q=1" and original["body_bytes"] == len(body or b"")
+
+    def fields(request):
+        return sorted((k.lower(), v) for k, v in request["headers"] if k.lower() not in ("host", "content-length", "transfer-encoding"))
+
+    assert fields(copy) == fields(original)
+    assert ("x-set", "all") in fields(copy)
+    hosts = [[v for k, v in request["headers"] if k.lower() == "host"] for request in (original, copy)]
+    assert hosts == [["h.example:81"], ["h.example-shadow:81"]]
+
+
+def test_share_and_mark_of_copies(routing, services):
+    with routing.connect() as connection:
+        for _ in range(64):
+            connection.request("GET", "/mirror/some/x")
+            connection.request("GET", "/mirror/none/x")
+        connection.request("GET", "/mirror/plain/x")
+    wait_until(lambda: "/m/x" in [r["target"] for r in services[1].requests()], "a copy", 10)
+    wait_until(
+        lambda: mirrored(routing, "some", "answered") + mirrored(routing, "plain", "answered")
+        == len(complete(services[1].requests())),
+        "all copies",
+        10,
+    )
+    copies = services[1].requests()
+    assert 8 < len(copies) < 57 and mirrored(routing, "none", "answered") == 0
+    hosts = [v for request in copies for k, v in request["headers"] if k.lower() == "host"]
+    assert hosts.count(HOST) == 1 and hosts.count(f"{HOST}-shadow") == len(copies) - 1
+
+
+@pytest.mark.parametrize("fault", ["reset", "silent", "raw=Z2FyYmFnZQ==", "status=503"])
+def test_copy_never_fails_the_original_and_is_sent_once(routing, services, fault):
+    result = "answered" if fault.startswith("status") else "failed"
+    before = mirrored(routing, "all", result)
+    answer = routing.ask("PUT", "/mirror/all/x", [("X-Test-Fault", f"only=echo-b,{fault}")], b"abc")
+    assert answer.status == 200 and answer.json()["instance"] == "echo-a"
+    wait_until(lambda: mirrored(routing, "all", result) == before + 1, "the copy's end", 10)
+    assert len(services[1].requests()) == 1
+    assert routing.wait_record(request_id=header(answer, "X-Request-Id"))["service"] == "left"
+    with_id = [r for r in routing.records() if r["request_id"] == header(answer, "X-Request-Id")]
+    assert len(with_id) == 1  # copies are not in the access log
+
+
+def test_slow_copy_delays_nobody_and_too_many_are_left_out(routing, services):
+    answered, busy = (mirrored(routing, "few", result) for result in ("answered", "busy"))
+    slow = [("X-Test-Fault", "only=echo-b,delay_ms=1500")]
+    with routing.connect() as connection:
+        for _ in range(6):
+            assert connection.request("GET", "/mirror/few/x", slow).status == 200
+        # One copy per worker; all connections of this test are one worker's.
+        assert mirrored(routing, "few", "busy") == busy + 5
+        assert mirrored(routing, "few", "answered") == answered
+    wait_until(lambda: mirrored(routing, "few", "answered") == answered + 1, "the slow copy", 10)
+    assert len(services[1].requests()) == 1
+
+
+def test_long_bodies_are_not_copied(routing, services):
+    before = mirrored(routing, "all", "too_large")
+    body = b"y" * 300000
+    answer = routing.ask("POST", "/mirror/all/length", body=body)
+    assert answer.status == 200 and answer.json()["body_bytes"] == len(body)
+    with routing.connect() as connection:
+        connection.send(client.head_of("POST", "/mirror/all/chunked", HOST, [("Transfer-Encoding", "chunked")]))
+        for _ in range(30):
+            connection.send(b"2710\r\n" + b"z" * 10000 + b"\r\n")
+        connection.send(b"0\r\n\r\n")
+        answer = connection.read_response()
+    assert answer.status == 200 and answer.json()["body_bytes"] == 300000
+    assert mirrored(routing, "all", "too_large") == before + 2
+    assert services[1].seen()["count"] == 0
+
+
+def test_body_that_ends_early_is_not_copied(routing, services):
+    before = mirrored(routing, "all", "cut")
+    with routing.connect() as connection:
+        connection.send(client.head_of("POST", "/mirror/all/cut", HOST, [("Content-Length", "100")]) + b"half")
+        wait_until(lambda: services[0].requests(), "the original", 10)
+    wait_until(lambda: mirrored(routing, "all", "cut") == before + 1, "the copy given up", 10)
+    assert services[1].seen()["count"] == 0
+
+
+def test_websockets_and_grpc_are_not_copied(routing, services):
+    with h2.Session(routing.ports["plain"]) as session:
+        session.send(h2.request(1, "/mirror/all/rpc", "POST", [("content-type", "application/grpc")]))
+        session.answer(1)
+    headers = [("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")]
+    headers += [("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")]
+    with routing.connect() as connection:
+        connection.send(client.head_of("GET", "/mirror/socket/x", HOST, headers))
+        connection.read_head()
+    assert routing.ask("GET", "/mirror/all/last").status == 200
+    targets = [request["target"] for request in wait_copies(services, 1)]
+    assert targets == ["/m/last"]
+
+
+def test_copies_under_way_do_not_hold_up_the_end(tmp_path, make_rig, procs, services):
+    rig = make_rig(tmp_path, procs)
+    one, other = (f"{service.address}:{service.port}" for service in services)
+    rig.config["services"] = {
+        "left": {"endpoints": [{"address": one}]},
+        "right": {"endpoints": [{"address": other}], "response_timeout_ms": 60000},
+    }
+    rig.config["routes"] = [mirror("all")]
+    rig.start()
+    slow = [("X-Test-Fault", "only=echo-b,delay_ms=30000")]
+    for _ in range(8):
+        assert rig.ask("POST", "/mirror/all/x", slow, b"abc").status == 200
+    wait_copies(services, 8)
+    assert rig.proc.stop() == 0
