@@ -93,8 +93,8 @@ struct exchange {
 	bool was_refused;   /* the service said once that it did nothing with the request */
 	bool is_grpc;
 	bool is_client_deadline; /* request_deadline_ms is what the client asked for */
-	bool is_entered; /* counts as a request in flight: service_leave */
-	bool is_probe;   /* ... and decides whether the service's circuit closes */
+	bool is_entered;         /* counts as a request in flight: service_leave */
+	bool is_probe;           /* ... and decides whether the service's circuit closes */
 	bool is_done;
 };
 
