@@ -102,6 +102,12 @@ void exchange_give_up(struct exchange *x, unsigned status, enum request_reason r
 	problem_send(r, status, reason, detail);
 }
 
+/* Besides the one that is being asked and those that were. */
+static bool has_another(const struct exchange *x)
+{
+	return x->service->count > x->tried_count + 1 && x->tried_count < EXCHANGE_TRIED_MAX;
+}
+
 /*
  * An attempt failed. Another instance is tried when nothing can have been done twice: no connection
  * was made, or the method is idempotent and no byte of an answer came; the body must still be here,
@@ -121,11 +127,14 @@ void exchange_attempt_failed(struct exchange *x, unsigned status, enum request_r
 	bool is_stale = x->is_reused && !x->has_answer && !x->was_stale &&
 			reason == REASON_SERVICE_RESET;
 
+	x->failure.status = status;
+	x->failure.reason = reason;
+	x->failure.detail = detail;
 	if (x->has_answer || !is_safe || !x->can_replay || (!is_stale && x->retries_left == 0)) {
 		exchange_give_up(x, status, reason, detail);
 		return;
 	}
-	if (!is_stale && !service_take_retry(x->service)) {
+	if (!is_stale && (!has_another(x) || !service_take_retry(x->service))) {
 		exchange_give_up(x, status, reason, detail);
 		return;
 	}
@@ -155,12 +164,14 @@ static bool is_tried_elsewhere(struct exchange *x, unsigned status)
 	struct request *r = x->r;
 
 	if (!wants_retry(r->service, status) || !x->can_replay || x->retries_left == 0 ||
-	    !http_is_idempotent(r->method_id) || x->tried_count >= EXCHANGE_TRIED_MAX ||
-	    x->service->count < x->tried_count + 2 || !service_take_retry(x->service))
+	    !http_is_idempotent(r->method_id) || !has_another(x) || !service_take_retry(x->service))
 		return false;
 	x->retries_left--;
 	x->tried[x->tried_count++] = endpoint_get(x->endpoint);
 	x->has_answer = false;
+	x->failure.status = 502;
+	x->failure.reason = REASON_CONNECT_FAILED;
+	x->failure.detail = "no instance of the service could be reached";
 	end_attempt(x, status >= 500 ? ENDPOINT_ERROR : ENDPOINT_OK);
 	metrics_inc(&r->worker->counters.upstream_retries, 1);
 	exchange_attempt(x);
@@ -174,13 +185,16 @@ static bool is_tried_elsewhere(struct exchange *x, unsigned status)
  */
 void exchange_refused(struct exchange *x)
 {
-	x->was_sent = false;
+	x->was_sent = x->is_reused = false; /* a connection that refuses is not stale */
 	if (x->was_refused || x->has_answer || !x->can_replay) {
 		exchange_attempt_failed(x, 502, REASON_SERVICE_RESET,
 					"the service refused the request");
 		return;
 	}
 	x->was_refused = true;
+	x->failure.status = 502;
+	x->failure.reason = REASON_SERVICE_RESET;
+	x->failure.detail = "the service refused the request";
 	if (x->service->count > 1 && x->tried_count < EXCHANGE_TRIED_MAX)
 		x->tried[x->tried_count++] = endpoint_get(x->endpoint);
 	end_attempt(x, ENDPOINT_ABANDONED);
@@ -472,8 +486,7 @@ static bool choose(struct exchange *x)
 	if (x->endpoint)
 		return true;
 	if (x->tried_count) {
-		exchange_give_up(x, 502, REASON_CONNECT_FAILED,
-				 "no instance of the service could be reached");
+		exchange_give_up(x, x->failure.status, x->failure.reason, x->failure.detail);
 	} else if (s->count && s->max_concurrent_per_instance) {
 		circuit_count_busy(s->circuit);
 		exchange_give_up(x, 503, REASON_SERVICE_BUSY,

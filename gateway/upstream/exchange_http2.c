@@ -306,6 +306,7 @@ static void on_failed(struct h2stream *s, enum h2_failure why, uint32_t code)
 		break;
 	case H2_RESET:
 		x->r->reset_code = code;
+		x->is_reused = false; /* whoever resets a stream is not a stale connection */
 		exchange_attempt_failed(x, 502, REASON_SERVICE_RESET,
 					"the service reset the request");
 		break;

@@ -77,6 +77,11 @@ struct exchange {
 	uint64_t body_total;                        /* bytes ever put into `body` */
 	struct endpoint *tried[EXCHANGE_TRIED_MAX]; /* held */
 	unsigned tried_count, retries_left, interim;
+	struct {
+		unsigned status;
+		enum request_reason reason;
+		const char *detail;
+	} failure; /* of the last attempt: the answer when there is nobody else to ask */
 	struct service_waiter waiter; /* in PHASE_LIST */
 	enum exchange_phase phase;
 	struct loop_timer timer;

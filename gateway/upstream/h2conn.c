@@ -538,6 +538,12 @@ static void run(struct h2conn *c)
 		h2conn_end(c, H2_CLOSED);
 		return;
 	}
+	if (!nghttp2_session_want_read(c->session)) {
+		/* What it sent was not HTTP/2, which it was told: nothing is read any more, so
+		 * nobody would notice anything. */
+		h2conn_end(c, H2_GARBAGE);
+		return;
+	}
 	arm(c);
 }
 

@@ -72,6 +72,7 @@ class Frame:
         return struct.unpack("!I", self.payload[at : at + 4])[0]
 
     def status(self):
+        """None when it is an entry of the sender's own table, which is not kept here."""
         block = self.payload
         while block[0] & 0xE0 == 0x20:  # a change of the table's size
             more = block[0] & 0x1F == 0x1F
@@ -80,7 +81,7 @@ class Frame:
                 more = block[0] & 0x80
                 block = block[1:]
         if block[0] & 0x80:
-            return INDEXED_STATUS[block[0] & 0x7F]
+            return INDEXED_STATUS.get(block[0] & 0x7F)
         text = block[2 : 2 + (block[1] & 0x7F)]
         return int(text) if not block[1] & 0x80 else int(huffman_digits(text))
 
@@ -176,7 +177,7 @@ class Session:
                 continue
             if got.kind == RST_STREAM:
                 return None, got.error()
-            if got.kind == HEADERS and status is None:
+            if got.kind == HEADERS and (status is None or status < 200):
                 status = got.status()
             elif got.kind == DATA:
                 body += got.payload
