@@ -117,6 +117,9 @@ const struct reg_entry *reg_store_find(const struct reg_store *s, struct str app
 const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64_t index);
 const struct reg_entry *reg_store_next_change(const struct reg_store *s,
 					      const struct reg_entry *entry);
+/* The last change (entry NULL), then the one before; NULL at the end. */
+const struct reg_entry *reg_store_previous_change(const struct reg_store *s,
+						  const struct reg_entry *entry);
 
 /* Slices point into the entry. */
 void reg_entry_get(const struct reg_entry *e, struct reg_instance *out);

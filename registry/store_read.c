@@ -81,6 +81,12 @@ const struct reg_entry *reg_store_next_change(const struct reg_store *s,
 	return change_at(s, entry->in_changes.next);
 }
 
+const struct reg_entry *reg_store_previous_change(const struct reg_store *s,
+						  const struct reg_entry *entry)
+{
+	return change_at(s, entry ? entry->in_changes.prev : s->changes.prev);
+}
+
 const char *reg_entry_app(const struct reg_entry *e)
 {
 	return e->app->name;

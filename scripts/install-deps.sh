@@ -1,15 +1,17 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Installs what gatehouse needs from Debian's packages, for the named purposes; quick when nothing is
-# missing. usage: install-deps.sh [build] [demo] [check] [vm] [bench] [lint]
+# missing. usage: install-deps.sh [build] [demo] [check] [browser] [vm] [bench] [lint]
 set -eu
 
 build='gcc g++ make pkg-config clang libbpf-dev libelf-dev bpftool libssl-dev libnghttp2-dev libjansson-dev
 	libhiredis-dev libcmocka-dev zlib1g-dev libexpat1-dev'
 demo='iproute2 ethtool util-linux procps curl openssl python3 ca-certificates'
 check="$demo bird2 nghttp2-server redis-server python3-grpcio python3-pytest python3-pytest-xdist python3-jwt python3-cryptography python3-jsonschema"
+# For the registry's page: 350 MB, so only where it is asked for; its tests are skipped without.
+browser='chromium'
 vm='qemu-system-x86 busybox-static cpio kmod'
-bench='haproxy nginx-light wrk nghttp2-client'
+bench='haproxy nginx-light wrk nghttp2-client etcd-server'
 lint='clang-format clang-tidy cppcheck shellcheck pyflakes3'
 
 usage() { sed -n '3,4s/^# //p' "$0"; exit 2; }
@@ -21,6 +23,7 @@ for purpose in "$@"; do
 	build) wanted="$wanted $build llhttp" ;;
 	demo) wanted="$wanted $demo" ;;
 	check) wanted="$wanted $check" ;;
+	browser) wanted="$wanted $browser" ;;
 	vm) wanted="$wanted $vm" ;;
 	bench) wanted="$wanted $bench" ;;
 	lint) wanted="$wanted $lint" ;;

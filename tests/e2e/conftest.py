@@ -237,6 +237,18 @@ def registry(tmp_path, procs, program):
     return rig_module.Registry(tmp_path, procs, program("registryd")).start()
 
 
+@pytest.fixture
+def make_registry(tmp_path, procs, program):
+    """The same with more in its configuration, and not started yet."""
+
+    def make(**config):
+        made = rig_module.Registry(tmp_path, procs, program("registryd"))
+        made.write(**config)
+        return made
+
+    return make
+
+
 # --- what several test files say about answers ------------------------------------------------
 
 

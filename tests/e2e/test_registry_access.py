@@ -13,8 +13,8 @@ import subprocess
 import pytest
 
 import client
-import rig as rig_module
 from procs import wait_until
+from rig import bearer
 
 ADMIN = "admin-0123456789abcdef"
 USER = "users-0123456789abcdef"
@@ -25,23 +25,9 @@ def instance(**more):
     return {"address": "10.1.0.5", "port": 8080, "lease_s": 60, **more}
 
 
-def bearer(token):
-    return [("Authorization", f"Bearer {token}")]
-
-
 def basic(user, password):
     text = base64.b64encode(f"{user}:{password}".encode()).decode()
     return [("Authorization", f"Basic {text}")]
-
-
-@pytest.fixture
-def make_registry(tmp_path, procs, program):
-    def make(**config):
-        registry = rig_module.Registry(tmp_path, procs, program("registryd"))
-        registry.write(**config)
-        return registry
-
-    return make
 
 
 @pytest.fixture
