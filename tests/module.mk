@@ -66,6 +66,13 @@ check-vm:
 asan tsan:
 	@$(MAKE) -s --no-print-directory SAN=$@ check
 
+# Which lines tests reach: make coverage COVERAGE="unit fuzz e2e"
+COVERAGE ?= unit fuzz
+coverage:
+	@scripts/install-deps.sh build check
+	@$(MAKE) -s --no-print-directory SAN=cov programs tests
+	@/usr/bin/python3 tests/coverage.py $(COVERAGE)
+
 demo:
 	@scripts/install-deps.sh build demo
 	@$(MAKE) -s --no-print-directory programs $(LAB_BPF)
