@@ -27,7 +27,7 @@ void conf_errors_fini(struct conf_errors *e)
 }
 
 __attribute__((format(printf, 4, 0))) static void
-errors_add(struct conf_errors *e, bool is_warning, const char *path, const char *fmt, va_list ap)
+errors_add(struct conf_errors *e, bool is_warning, struct str path, const char *fmt, va_list ap)
 {
 	size_t *count = is_warning ? &e->warnings : &e->count;
 	char text[1024];
@@ -43,7 +43,7 @@ errors_add(struct conf_errors *e, bool is_warning, const char *path, const char 
 	error = arena_new(&e->arena, struct conf_error);
 	if (!error)
 		return;
-	error->path = arena_strz(&e->arena, str_from(path));
+	error->path = arena_strz(&e->arena, path);
 	error->text = arena_strz(&e->arena, str_from(text));
 	if (!error->path || !error->text)
 		return;
@@ -57,7 +57,7 @@ void conf_errors_add(struct conf_errors *e, const char *path, const char *fmt, .
 	va_list ap;
 
 	va_start(ap, fmt);
-	errors_add(e, false, path, fmt, ap);
+	errors_add(e, false, str_from(path), fmt, ap);
 	va_end(ap);
 }
 
@@ -134,15 +134,13 @@ void conf_leave(struct conf *c)
 	c->depth--;
 	if (c->depth < CONF_MAX_DEPTH)
 		c->path.end = c->path.start + c->marks[c->depth];
+	c->path.has_failed = false; /* what did not fit is gone */
 }
 
 __attribute__((format(printf, 3, 0))) static void error_here(struct conf *c, bool is_warning,
 							     const char *fmt, va_list ap)
 {
-	buf_putc(&c->path, '\0');
-	errors_add(c->errors, is_warning, c->path.data ? buf_data(&c->path) : "", fmt, ap);
-	if (c->path.end > c->path.start)
-		c->path.end--;
+	errors_add(c->errors, is_warning, buf_str(&c->path), fmt, ap);
 }
 
 void conf_error(struct conf *c, const char *fmt, ...)

@@ -317,6 +317,20 @@ static void a_flood_of_mistakes_is_counted(void **state)
 	assert_non_null(strstr(said, "and 100 more mistakes"));
 }
 
+/* More than is kept of the way to a mistake: it is cut, and the next one is told rightly. */
+static void a_name_without_end_is_cut(void **state)
+{
+	char text[8192] = "{\"title\":\"T\",\"";
+	size_t at = strlen(text);
+
+	memset(text + at, 'n', 5000);
+	memset(text + at + 5000, '\x7f', 1000);
+	strcpy(text + at + 6000, "\":1,\"oops\":2,\"workers\":-1}");
+	assert_int_equal(load(text), -EINVAL);
+	assert_non_null(strstr(said, "\nf: oops: unknown member\n"));
+	assert_non_null(strstr(said, "f: workers: must be 0..1024, not -1\n"));
+}
+
 static void reload_refuses_fixed_members_only(void **state)
 {
 	static const struct {
@@ -417,6 +431,7 @@ int main(void)
 		cmocka_unit_test(reads_secrets_from_outside_without_quoting_them),
 		cmocka_unit_test(reads_files_and_names_what_it_cannot_read),
 		cmocka_unit_test(a_flood_of_mistakes_is_counted),
+		cmocka_unit_test(a_name_without_end_is_cut),
 		cmocka_unit_test(reload_refuses_fixed_members_only),
 		cmocka_unit_test(schema_says_what_the_reader_does),
 		cmocka_unit_test(distance_counts_a_swap_once),
