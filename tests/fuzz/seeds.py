@@ -162,6 +162,17 @@ def snapshot(*instances):
     return out
 
 
+PONG = b"+PONG\r\n"
+REDIS = {
+    "values": PONG + b"+OK\r\n" * 3 + b"$1\r\nb\r\n$-1\r\n_\r\n:42\r\n*2\r\n:1\r\n*1\r\n+x\r\n",
+    "errors": b"-NOAUTH Authentication required.\r\n-ERR unknown command\r\n",
+    "moved": PONG + b"-READONLY You can't write.\r\n-LOADING wait\r\n-NOSCRIPT no\r\n",
+    "push": PONG + b"+OK\r\n>2\r\n+invalidate\r\n*1\r\n+a\r\n+OK\r\n,1.5\r\n#t\r\n(123\r\n",
+    "broken": PONG + b"$5\r\nab\r\n*-7\r\n",
+    "url": b"redis://user:pass@127.0.0.1:6379/3",
+}
+
+
 def sample(name):
     with open(os.path.join(HERE, "..", "..", "config", name), encoding="utf-8") as file:
         return re.sub(r"\$file:[^\"]*", "0123456789abcdef0123456789abcdef", file.read()).encode()
@@ -205,6 +216,8 @@ def seeds():
     yield "registry_snapshot", "two", snapshot((b"app", b"id-1", b"192.0.2.1", b"k\0v\0"),
                                                (b"other", b"id-2", b"2001:db8::1", b""))
     yield "registry_snapshot", "none", snapshot()
+    for name, data in REDIS.items():
+        yield "redis", name, b"\0" + data
     for name, data in SSE.items():
         yield "sse", name, b"\x04" + data
     yield "conf_gateway", "rider", sample("domains/rider.json")
