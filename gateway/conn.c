@@ -18,6 +18,7 @@
  * write_timeout_ms of patience. */
 #define WRITE_MS_PER_BYTE 2
 #define CONN_OUT_MAX      (1024UL * 1024)
+#define CONN_HOLD_MAX     8192 /* a socket takes so much, or its peer is slow */
 #define CONN_LINGER_MS    2000 /* how long a finished connection waits for the peer's FIN */
 #define CONN_LINGER_BYTES (256UL * 1024)
 
@@ -244,11 +245,33 @@ void conn_half_close(struct conn *c)
 	conn_kick(c);
 }
 
+/* Sends records that were kept. False when the socket does not take them now, or never. */
+static bool conn_release(struct conn *c)
+{
+	int rc = tls_release(c->ssl);
+
+	c->is_holding = rc == -EAGAIN;
+	if (rc == 0) {
+		write_progress(c, 0);
+		return true;
+	}
+	c->can_write = false;
+	if (rc == -EAGAIN)
+		write_wait(c);
+	else
+		conn_close(c);
+	return false;
+}
+
 static void conn_shut(struct conn *c)
 {
+	if (c->ssl && SSL_is_init_finished(c->ssl)) {
+		if (!(SSL_get_shutdown(c->ssl) & SSL_SENT_SHUTDOWN))
+			SSL_shutdown(c->ssl);
+		if (c->is_holding && !conn_release(c))
+			return;
+	}
 	c->has_shut = true;
-	if (c->ssl && SSL_is_init_finished(c->ssl))
-		SSL_shutdown(c->ssl);
 	shutdown(c->io.fd, SHUT_WR);
 }
 
@@ -263,10 +286,13 @@ static void conn_linger(struct conn *c)
 
 	if (!c->has_shut)
 		conn_shut(c);
+	if (!c->has_shut || c->is_closed)
+		return;
 	if (!c->is_lingering) {
 		c->is_lingering = true;
 		conn_set_deadline(c, CONN_LINGER_MS);
-		c->can_read = true;
+		/* Its FIN may have been seen already; everything else raises an event. */
+		c->can_read |= c->expects_eof || c->has_eof;
 		c->bytes_in = 0;
 	}
 	while (c->can_read) {
@@ -338,8 +364,18 @@ static void conn_do_handshake(struct conn *c)
 {
 	struct worker_stats *stats = &c->worker->counters;
 	enum tls_failure why;
-	int rc = tls_server_handshake(c->ssl, &why);
+	bool was_done = SSL_is_init_finished(c->ssl);
+	int rc;
 
+	tls_hold(c->ssl);
+	rc = tls_server_handshake(c->ssl, &why);
+	if (rc == 0 && SSL_version(c->ssl) == TLS1_3_VERSION) {
+		/* What it wrote last is a ticket, for which the client does not wait. */
+		tls_stop_holding(c->ssl);
+		c->is_holding = true;
+	} else if (tls_release(c->ssl) == -EAGAIN && rc == 0) {
+		rc = -EAGAIN; /* asked again, OpenSSL says once more that it is done */
+	}
 	if (rc == -EAGAIN) {
 		/* Waiting for the peer, whichever way: the next edge brings us back. */
 		c->can_read = c->can_write = false;
@@ -355,7 +391,9 @@ static void conn_do_handshake(struct conn *c)
 		metrics_inc(&stats->handshakes_resumed, 1);
 	c->tls_policy = tls_connection_policy(c->ssl);
 	c->client_certificate = tls_client_certificate(c->ssl);
-	c->can_read = c->can_write = true;
+	/* What came before the last read found nothing more has raised its event. */
+	c->can_read = was_done || c->expects_eof || !tls_is_drained(c->ssl);
+	c->can_write = true;
 	conn_choose_protocol(c);
 }
 
@@ -436,6 +474,11 @@ static void conn_work(struct conn *c)
 		if (!c->is_finishing)
 			c->proto->on_work(c);
 		queued = buf_len(&c->out);
+		/* The last of it leaves together with the end of the TLS connection. */
+		if (c->is_finishing && c->ssl && queued <= CONN_HOLD_MAX) {
+			tls_hold(c->ssl);
+			c->is_holding = true;
+		}
 		conn_flush(c);
 		goes_on = !c->is_closed && !c->is_finishing && queued > CONN_OUT_LOW &&
 			  buf_len(&c->out) <= CONN_OUT_LOW;
@@ -450,6 +493,8 @@ static void conn_work(struct conn *c)
 			conn_linger(c);
 		else if (c->wants_shut && !c->has_shut)
 			conn_shut(c);
+		else if (c->is_holding && !c->proto->will_answer(c))
+			conn_release(c);
 	} else {
 		write_wait(c);
 	}
@@ -510,7 +555,6 @@ void conn_accept(struct worker *w, unsigned listener, int fd, const struct net_a
 	c->write_credit_ms = conf->client.write_timeout_ms;
 	buf_init(&c->in, 0);
 	buf_init(&c->out, CONN_OUT_MAX);
-	net_set_nodelay(fd);
 	if (tls) {
 		c->ssl = tls_server_accept(tls, fd);
 		c->conf = worker_conf_get(w->conf);

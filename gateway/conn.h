@@ -22,6 +22,8 @@ struct conn_proto {
 	/* The deadline passed. Either set a new one, or answer and call conn_finish or conn_close.
 	 */
 	void (*on_deadline)(struct conn *c);
+	/* Whether something for the client is being worked on: a ticket can go along with it. */
+	bool (*will_answer)(const struct conn *c);
 };
 
 struct conn {
@@ -57,6 +59,7 @@ struct conn {
 	bool is_closed;
 	bool wants_shut;   /* our FIN follows what is queued, but the peer is still read from */
 	bool has_shut;     /* our FIN is out */
+	bool is_holding;   /* TLS records may be kept back, to go with others */
 	bool is_lingering; /* ... and only the peer's is waited for */
 };
 

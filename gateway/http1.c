@@ -755,10 +755,18 @@ static void http1_on_deadline(struct conn *c)
 	conn_kick(c);
 }
 
+static bool http1_will_answer(const struct conn *c)
+{
+	const struct http1 *h = c->proto_state;
+
+	return h->r && !h->r->is_ended;
+}
+
 const struct conn_proto http1_proto = {
 	.on_work = http1_on_work,
 	.on_close = http1_on_close,
 	.on_deadline = http1_on_deadline,
+	.will_answer = http1_will_answer,
 };
 
 void http1_start(struct conn *c)

@@ -1253,10 +1253,18 @@ static void http2_on_deadline(struct conn *c)
 	conn_kick(c);
 }
 
+/* Our SETTINGS go first, and a ticket with them. */
+static bool http2_will_answer(const struct conn *c)
+{
+	(void)c;
+	return false;
+}
+
 static const struct conn_proto http2_proto = {
 	.on_work = http2_on_work,
 	.on_close = http2_on_close,
 	.on_deadline = http2_on_deadline,
+	.will_answer = http2_will_answer,
 };
 
 static nghttp2_session_callbacks *make_callbacks(void)

@@ -504,6 +504,8 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index,
 
 		if (from->worker != index)
 			continue;
+		/* Connections inherit it. */
+		net_set_nodelay(from->fd);
 		w->listeners[w->listener_count++] = (struct worker_listener) {
 			.io = { .fd = from->fd, .on_event = on_acceptable },
 			.worker = w,

@@ -5,7 +5,11 @@
 #include <openssl/bio.h>
 #include <openssl/err.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "lib/cleanup.h"
 
 /* Each costs both sides a key derivation. Enough for 16 TB at the rate that AES-GCM asks for
  * (RFC 8446 5.5). */
@@ -14,10 +18,19 @@
 /* --- transport: a socket BIO that remembers whether the socket ran dry
  * --------------------------------- */
 
+#define HELD_MAX (16UL * 1024)
+
+/* Records that wait for company. */
+struct tls_held {
+	size_t len, cap;
+	char bytes[];
+};
+
 struct tls_transport {
 	int fd;
-	bool is_dry;
-	unsigned key_updates; /* that the peer sent */
+	bool is_dry, is_holding;
+	unsigned key_updates;  /* that the peer sent */
+	struct tls_held *held; /* NULL: nothing */
 };
 
 static int transport_read(BIO *bio, char *out, int len)
@@ -39,12 +52,65 @@ static int transport_read(BIO *bio, char *out, int len)
 	return (int)n;
 }
 
+/* False when there is no room or memory: what is held is sent then, with these bytes behind it. */
+static bool held_add(struct tls_transport *t, const char *data, size_t len)
+{
+	size_t have = t->held ? t->held->len : 0;
+	struct tls_held *h = t->held;
+
+	if (have + len > HELD_MAX)
+		return false;
+	if (!h || have + len > h->cap) {
+		size_t cap = MAX(have + len, (size_t)2048);
+
+		h = realloc(h, sizeof(*h) + cap);
+		if (!h)
+			return false;
+		h->cap = cap;
+		h->len = have;
+		t->held = h;
+	}
+	memcpy(h->bytes + have, data, len);
+	h->len += len;
+	return true;
+}
+
+/* Sends what is held and `data` behind it. How much of data went, -1 when not all that was held
+ * did. */
+static ssize_t send_all(struct tls_transport *t, const char *data, size_t len)
+{
+	struct iovec iov[2] = {
+		{ .iov_base = t->held->bytes, .iov_len = t->held->len },
+		{ .iov_base = (void *)(uintptr_t)data, .iov_len = len },
+	};
+	struct msghdr msg = { .msg_iov = iov, .msg_iovlen = len ? 2 : 1 };
+	ssize_t n = sendmsg(t->fd, &msg, MSG_NOSIGNAL);
+
+	if (n < 0)
+		return -1;
+	if ((size_t)n < t->held->len || (len && (size_t)n == t->held->len)) {
+		t->held->len -= (size_t)n;
+		memmove(t->held->bytes, t->held->bytes + n, t->held->len);
+		errno = EAGAIN;
+		return -1;
+	}
+	n -= (ssize_t)t->held->len;
+	free(TAKE_PTR(t->held));
+	return n;
+}
+
 static int transport_write(BIO *bio, const char *data, int len)
 {
-	const struct tls_transport *t = BIO_get_data(bio);
-	ssize_t n = send(t->fd, data, (size_t)len, MSG_NOSIGNAL);
+	struct tls_transport *t = BIO_get_data(bio);
+	ssize_t n;
 
 	BIO_clear_retry_flags(bio);
+	if (t->is_holding && held_add(t, data, (size_t)len))
+		return len;
+	if (t->held)
+		n = send_all(t, data, (size_t)len);
+	else
+		n = send(t->fd, data, (size_t)len, MSG_NOSIGNAL);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		BIO_set_retry_write(bio);
 	return (int)n;
@@ -61,7 +127,11 @@ static long transport_ctrl(BIO *bio, int cmd, long num, void *ptr)
 
 static int transport_destroy(BIO *bio)
 {
-	free(BIO_get_data(bio));
+	struct tls_transport *t = BIO_get_data(bio);
+
+	if (t)
+		free(t->held);
+	free(t);
 	BIO_set_data(bio, NULL);
 	return 1;
 }
@@ -190,6 +260,30 @@ int tls_handshake(SSL *ssl)
 		return 0;
 	result = tls_result(ssl, rc);
 	return result ? (int)result : -ECONNRESET;
+}
+
+void tls_hold(SSL *ssl)
+{
+	struct tls_transport *t = BIO_get_data(SSL_get_wbio(ssl));
+
+	t->is_holding = true;
+}
+
+int tls_release(SSL *ssl)
+{
+	struct tls_transport *t = BIO_get_data(SSL_get_wbio(ssl));
+
+	t->is_holding = false;
+	if (!t->held || send_all(t, NULL, 0) >= 0)
+		return 0;
+	return errno == EINTR ? -EAGAIN : -errno;
+}
+
+void tls_stop_holding(SSL *ssl)
+{
+	struct tls_transport *t = BIO_get_data(SSL_get_wbio(ssl));
+
+	t->is_holding = false;
 }
 
 bool tls_is_drained(SSL *ssl)

@@ -24,6 +24,14 @@ int tls_handshake(SSL *ssl);
 /* True when the last socket read got less than it asked for and nothing is buffered: only a new
  * event can bring more. */
 bool tls_is_drained(SSL *ssl);
+/*
+ * From now on records are kept, to leave together in one system call and one packet. Afterwards
+ * either tls_release sends them (0; -EAGAIN: try again when the socket is writable; or another
+ * -errno), or tls_stop_holding leaves them to go with the next record.
+ */
+void tls_hold(SSL *ssl);
+int tls_release(SSL *ssl);
+void tls_stop_holding(SSL *ssl);
 /* "TLSv1.3"; the empty string before the handshake. */
 const char *tls_version_name(const SSL *ssl);
 /* For SSL_CTX_set_msg_callback, on objects with tls_set_socket: OpenSSL handles key updates by

@@ -232,12 +232,83 @@ static void ends_a_connection_of_endless_key_updates(void **state)
 	unlink(path);
 }
 
+/* Reads what is there; the count so far, of bytes that must come in their order. */
+static size_t take_in(SSL *client, size_t have)
+{
+	char bytes[4096];
+	int n;
+
+	while ((n = SSL_read(client, bytes, sizeof(bytes))) > 0) {
+		for (int i = 0; i < n; i++, have++)
+			assert_int_equal((unsigned char)bytes[i], have / 512 & 0xff);
+	}
+	return have;
+}
+
+/* Also when the socket takes only a part at a time, and whoever comes behind what waits. */
+static void keeps_records_until_they_are_let_go(void **state)
+{
+	static const char path[] = "/tmp/test-tls-hold.pem";
+	struct tls_server *s;
+	SSL_CTX *ctx = client_of(TLS1_3_VERSION);
+	SSL *client = SSL_new(ctx), *server;
+	int fds[2], rc = -EAGAIN, small = 1, blocked = 0;
+	char bytes[512];
+	size_t have;
+
+	write_identity(path);
+	s = server_of(path, TLS1_3_VERSION);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+	server = tls_server_accept(s, fds[1]);
+	SSL_set_fd(client, fds[0]);
+	SSL_set_connect_state(client);
+	for (int i = 0; i < 10 && (rc != 0 || !SSL_is_init_finished(client)); i++) {
+		SSL_do_handshake(client);
+		rc = rc ? tls_handshake(server) : 0;
+	}
+	assert_int_equal(take_in(client, 0), 0); /* the ticket */
+	setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &small, sizeof(small));
+	tls_hold(server);
+	for (int i = 0; i < 24; i++) {
+		memset(bytes, i, sizeof(bytes));
+		assert_int_equal(tls_write(server, bytes, sizeof(bytes)), sizeof(bytes));
+	}
+	assert_int_equal(take_in(client, 0), 0);
+	have = 0;
+	while ((rc = tls_release(server)) == -EAGAIN && blocked++ < 100)
+		have = take_in(client, have);
+	assert_int_equal(rc, 0);
+	assert_true(blocked > 0);
+	assert_int_equal(take_in(client, have), 24 * sizeof(bytes));
+
+	tls_hold(server);
+	memset(bytes, 24, sizeof(bytes));
+	assert_int_equal(tls_write(server, bytes, sizeof(bytes)), sizeof(bytes));
+	tls_stop_holding(server);
+	assert_int_equal(take_in(client, 24 * sizeof(bytes)), 24 * sizeof(bytes));
+	memset(bytes, 25, sizeof(bytes));
+	while (tls_write(server, bytes, sizeof(bytes)) == -EAGAIN && blocked++ < 200)
+		take_in(client, 24 * sizeof(bytes));
+	assert_int_equal(take_in(client, 24 * sizeof(bytes)), 26 * sizeof(bytes));
+	SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+	SSL_free(client);
+	SSL_free(server);
+	SSL_SESSION_free(newest);
+	newest = NULL;
+	SSL_CTX_free(ctx);
+	close(fds[0]);
+	close(fds[1]);
+	tls_server_free(s);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(resumes_every_connection_after_the_first),
 		cmocka_unit_test(resumes_at_another_worker_but_not_under_another_certificate),
 		cmocka_unit_test(ends_a_connection_of_endless_key_updates),
+		cmocka_unit_test(keeps_records_until_they_are_let_go),
 	};
 
 	return cmocka_run_group_tests_name("tls", tests, NULL, NULL);
