@@ -81,7 +81,7 @@ CPPFLAGS += -I. -I$(OUT)/gen -isystem $(OUT)/skel -isystem /usr/share/include -D
 	-DGATEHOUSE_VERSION='"$(VERSION)"'
 CFLAGS_ALL = -std=gnu17 -g $(OPT) $(WARN) $(HARDEN) $(CFLAGS) -pthread
 LDFLAGS_ALL = $(LDHARDEN) $(LDFLAGS) -pthread
-LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lhiredis -lbpf -lelf -lm $(if $(LLHTTP_SRC),,-lllhttp)
+LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lexpat -lz -lhiredis -lbpf -lelf -lm $(if $(LLHTTP_SRC),,-lllhttp)
 BPF_CFLAGS := -target bpf -mcpu=v3 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wimplicit-int-conversion \
 	-Wenum-conversion -Wno-address-of-packed-member -idirafter /usr/include/$(shell uname -m)-linux-gnu -I.
 

@@ -101,6 +101,8 @@ static void scope_of_apps(struct scope *s, const struct http_request *req)
 		if (!str_starts(path, eureka[i]))
 			continue;
 		rest = str_sub(path, eureka[i].len, path.len);
+		if (str_ends(rest, STR("/")))
+			rest.len--;
 		/* No app: the changes of all. */
 		if (!str_eq(rest, STR("delta")))
 			scope_of_segment(s, rest, req->arena);

@@ -360,7 +360,10 @@ void reg_api_on_request(struct http_request *req, void *arg)
 		reg_store_act_for(
 			api->writer->store,
 			reg_quotas_use(api->quotas, reg_grant_name(&api->grant), req->peer));
-	http_route(req, routes, ARRAY_SIZE(routes), arg);
+	if (api->eureka && reg_eureka_is_for(req))
+		reg_eureka_on_request(api->eureka, req);
+	else
+		http_route(req, routes, ARRAY_SIZE(routes), api);
 	if (is_client) {
 		reg_store_act_for(api->writer->store, NULL);
 		reg_quotas_done(api->quotas);

@@ -8,6 +8,7 @@
 
 #include "lib/http_server.h"
 #include "registry/access.h"
+#include "registry/eureka.h"
 #include "registry/persist.h"
 #include "registry/quota.h"
 #include "registry/store.h"
@@ -21,6 +22,7 @@ struct reg_api {
 	const struct reg_store *store;
 	struct reg_writer *writer;
 	struct reg_watch *watch;
+	struct reg_eureka *eureka;   /* NULL: not served */
 	struct reg_persist *persist; /* NULL without a snapshot */
 	const struct http_server *server;
 	struct reg_access *access;

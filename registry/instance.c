@@ -35,6 +35,22 @@ int reg_instance_addr(const struct reg_instance *i, struct net_addr *out)
 	return net_parse_ip(out, i->address, i->port);
 }
 
+struct reg_instance reg_instance_copy(const struct reg_instance *i, struct arena *a)
+{
+	struct reg_instance copy = *i;
+
+	copy.address = arena_str(a, i->address);
+	copy.zone = arena_str(a, i->zone);
+	copy.version = arena_str(a, i->version);
+	copy.metadata = arena_str(a, i->metadata);
+	copy.eureka = arena_str(a, i->eureka);
+	copy.id = copy.address.p && copy.zone.p && copy.version.p && copy.metadata.p &&
+				  copy.eureka.p
+			  ? arena_str(a, i->id)
+			  : str_of(NULL, 0);
+	return copy;
+}
+
 bool reg_metadata_next(struct str *rest, struct str *key, struct str *value)
 {
 	if (rest->len == 0)

@@ -59,13 +59,13 @@ struct reg_instance {
 	uint64_t registered_ms; /* wall clock */
 };
 
-/* Whether the override is what counts. Eureka's clients expect that one, say UP, does not lift what
- * they say of themselves, unless that is UP or OUT_OF_SERVICE. */
+/* Whether the override is what counts. Eureka's clients expect that none, say UP, lifts what they
+ * say of themselves when that is DOWN or STARTING. */
 static inline bool reg_is_overridden(enum reg_status override, enum reg_status status,
 				     bool is_eureka)
 {
 	return override != REG_NO_STATUS &&
-	       (!is_eureka || status == REG_UP || status == REG_OUT_OF_SERVICE);
+	       (!is_eureka || (status != REG_DOWN && status != REG_STARTING));
 }
 
 /* The one that counts. */
@@ -77,6 +77,9 @@ static inline enum reg_status reg_instance_status(const struct reg_instance *i)
 
 /* Address and port in one. Cannot fail on a checked instance. */
 int reg_instance_addr(const struct reg_instance *i, struct net_addr *out);
+
+/* With texts of its own, in the arena; the id's p is NULL when there was no memory. */
+struct reg_instance reg_instance_copy(const struct reg_instance *i, struct arena *a);
 
 /* Walks the pairs: `*rest` begins as the metadata. Returns false at the end. */
 bool reg_metadata_next(struct str *rest, struct str *key, struct str *value);

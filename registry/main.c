@@ -28,6 +28,7 @@ struct registry {
 	struct loop *loop;
 	struct reg_store *store;
 	struct reg_watch *watch;
+	struct reg_eureka *eureka;
 	struct reg_persist *persist;
 	struct reg_writer memory;
 	struct http_server *server;
@@ -69,6 +70,7 @@ static void on_change(const struct reg_entry *entry, enum reg_change change, voi
 	struct registry *r = arg;
 
 	reg_watch_on_change(r->watch, entry, change);
+	reg_eureka_on_change(r->eureka);
 	if (r->persist)
 		reg_persist_touch(r->persist);
 	if (log_is_enabled(LOG_DEBUG)) {
@@ -259,6 +261,9 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 	if (!r->watch)
 		return err_set(err, -ENOMEM, "out of memory");
 	reg_writer_memory_init(&r->memory, r->loop, r->store);
+	r->eureka = reg_eureka_new(r->loop, r->store, &r->memory);
+	if (!r->eureka)
+		return err_set(err, -ENOMEM, "out of memory");
 	r->api.access = reg_access_new(&r->conf);
 	r->api.quotas = reg_quotas_new();
 	if (!r->api.access || !r->api.quotas)
@@ -274,6 +279,7 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 		.store = r->store,
 		.writer = &r->memory,
 		.watch = r->watch,
+		.eureka = r->eureka,
 		.persist = r->persist,
 		.server = r->server,
 		.default_lease_s = r->conf.lease.default_s,
@@ -401,8 +407,11 @@ static void registry_free(struct registry *r)
 	if (r->watch)
 		reg_watch_release(r->watch);
 	reg_tls_free(&r->tls);
+	if (r->eureka)
+		reg_eureka_release(r->eureka);
 	http_server_free(&r->server);
 	reg_watch_free(&r->watch);
+	reg_eureka_free(&r->eureka);
 	reg_persist_free(&r->persist);
 	reg_store_free(&r->store);
 	reg_quotas_free(&r->api.quotas);

@@ -115,6 +115,8 @@ const struct reg_entry *reg_store_find(const struct reg_store *s, struct str app
 /* First entry whose last change is after `index`, then the next one; in ascending order of index.
  * Departed ones come too (REG_DELETE). */
 const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64_t index);
+/* The same of a time, in the store's own. */
+const struct reg_entry *reg_store_change_since(const struct reg_store *s, uint64_t at_ms);
 const struct reg_entry *reg_store_next_change(const struct reg_store *s,
 					      const struct reg_entry *entry);
 /* The last change (entry NULL), then the one before; NULL at the end. */

@@ -75,6 +75,19 @@ const struct reg_entry *reg_store_change_after(const struct reg_store *s, uint64
 	}
 }
 
+const struct reg_entry *reg_store_change_since(const struct reg_store *s, uint64_t at_ms)
+{
+	const struct list *at = &s->changes;
+
+	for (;;) {
+		const struct reg_entry *e = change_at(s, at->prev);
+
+		if (!e || e->changed_ms < at_ms)
+			return change_at(s, at);
+		at = at->prev;
+	}
+}
+
 const struct reg_entry *reg_store_next_change(const struct reg_store *s,
 					      const struct reg_entry *entry)
 {

@@ -44,7 +44,7 @@ void reg_writer_memory_init(struct reg_writer *w, struct loop *loop, struct reg_
 		.is_away = memory_is_away,
 	};
 
-	*w = (struct reg_writer) { .ops = &ops, .loop = loop, .store = store };
+	*w = (struct reg_writer) { .ops = &ops, .loop = loop, .store = store, .is_loaded = true };
 }
 
 int reg_writer_renew(struct reg_writer *w, struct str app, struct str id)

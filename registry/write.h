@@ -50,6 +50,7 @@ struct reg_writer {
 	const struct reg_writer_ops *ops;
 	struct loop *loop;
 	struct reg_store *store;
+	bool is_loaded; /* until the shared store was read, nothing is known */
 };
 
 void reg_writer_memory_init(struct reg_writer *w, struct loop *loop, struct reg_store *store);
