@@ -4,6 +4,7 @@
 
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
+#include "gateway/media.h"
 #include "gateway/router.h"
 #include "gateway/template.h"
 #include "lib/cleanup.h"
@@ -808,6 +809,12 @@ static const struct conf_row match_rows[] = {
 	  .help = "The same for cookies." },
 	{ CONF_PAIRS("query", struct gw_match, query), .max = 16,
 	  .help = "The same for query parameters." },
+	{ CONF_STRINGS("accept", struct gw_match, accept), .max = 16, .valid = media_check,
+	  .help = "Media types of which Accept must name one: \"application/vnd.example.v2+json\" "
+		  "or "
+		  "\"application/json;version=2\"." },
+	{ CONF_STRINGS("content_type", struct gw_match, content_type), .max = 16,
+	  .valid = media_check, .help = "Media types of which Content-Type must be one." },
 	{ 0 },
 };
 static const struct conf_object match_object = CONF_OBJECT_OF(struct gw_match, match_rows);

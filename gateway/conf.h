@@ -222,6 +222,8 @@ struct gw_match {
 	size_t methods_count;
 	struct conf_pair *headers, *cookies, *query;
 	size_t headers_count, cookies_count, query_count;
+	struct str *accept, *content_type;
+	size_t accept_count, content_type_count;
 };
 
 struct gw_version {

@@ -388,6 +388,8 @@ static void write_match(struct buf *out, const struct gw_match *match)
 	write_pairs(out, 'h', match->headers, match->headers_count);
 	write_pairs(out, 'c', match->cookies, match->cookies_count);
 	write_pairs(out, 'q', match->query, match->query_count);
+	write_words(out, 'a', match->accept, match->accept_count);
+	write_words(out, 't', match->content_type, match->content_type_count);
 }
 
 static void check_reachable(struct check *k, const struct gw_route *route, size_t index)

@@ -23,7 +23,9 @@ enum grpc_status grpc_status_of(unsigned status)
 		return GRPC_PERMISSION_DENIED;
 	case 404:
 	case 405:
+	case 406:
 	case 410:
+	case 415:
 	case 501:
 		return GRPC_UNIMPLEMENTED;
 	case 408:

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "gateway/media.h"
 #include "gateway/params.h"
 #include "gateway/path.h"
 #include "lib/arena.h"
@@ -27,6 +28,9 @@ struct candidate {
 	uint64_t methods;               /* all ones: any */
 	const struct matcher *matchers; /* headers, then cookies, then queries */
 	size_t header_count, cookie_count, query_count;
+	const struct str *accepts, *content_types;
+	size_t accept_count, content_type_count;
+	size_t rank; /* how specific: the higher the earlier */
 };
 
 struct candidates {
@@ -39,6 +43,7 @@ struct node {
 	struct candidates exact;  /* routes that end here */
 	struct candidates prefix; /* routes that begin here */
 	struct node *variable;    /* child for any one segment */
+	struct node *next;        /* in router.nodes */
 	uint64_t id;
 	bool has_literals;
 };
@@ -55,6 +60,7 @@ struct router {
 	size_t edge_mask, edge_count;
 	struct node hosts; /* its edges lead from host names (suffixes keep their dot) to roots */
 	struct node *any_host;
+	struct node *nodes; /* all of them */
 	bool has_suffixes;
 	struct str custom_methods[ROUTER_MAX_METHODS];
 	size_t custom_method_count;
@@ -190,8 +196,11 @@ static struct node *node_new(struct router *r)
 {
 	struct node *node = arena_new(&r->arena, struct node);
 
-	if (node)
-		node->id = ++r->next_id;
+	if (!node)
+		return NULL;
+	node->id = ++r->next_id;
+	node->next = r->nodes;
+	r->nodes = node;
 	return node;
 }
 
@@ -277,26 +286,18 @@ static int candidate_init(struct router *r, struct candidate *c, const struct ro
 	c->header_count = route->header_count;
 	c->cookie_count = route->cookie_count;
 	c->query_count = route->query_count;
+	c->accepts = route->accepts;
+	c->accept_count = route->accept_count;
+	c->content_types = route->content_types;
+	c->content_type_count = route->content_type_count;
+	c->rank = 2 * (count + (c->accept_count > 0) + (c->content_type_count > 0)) +
+		  (c->methods != UINT64_MAX);
 	return 0;
 }
 
-static size_t matcher_count(const struct candidate *c)
-{
-	return c->header_count + c->cookie_count + c->query_count;
-}
-
-/* Whether `a` is to be tried before `b`, which stands earlier in the file. */
-static bool goes_before(const struct candidate *a, const struct candidate *b)
-{
-	if (matcher_count(a) != matcher_count(b))
-		return matcher_count(a) > matcher_count(b);
-	return a->methods != UINT64_MAX && b->methods == UINT64_MAX;
-}
-
+/* In file order for now. */
 static int candidates_add(struct router *r, struct candidates *list, const struct candidate *c)
 {
-	size_t at;
-
 	if (list->count == list->room) {
 		size_t room = list->room ? 2 * list->room : 1;
 		struct candidate *items = arena_array(&r->arena, struct candidate, room);
@@ -308,11 +309,30 @@ static int candidates_add(struct router *r, struct candidates *list, const struc
 		list->items = items;
 		list->room = room;
 	}
-	for (at = list->count; at > 0 && goes_before(c, &list->items[at - 1]); at--)
-		list->items[at] = list->items[at - 1];
-	list->items[at] = *c;
-	list->count++;
+	list->items[list->count++] = *c;
 	return 0;
+}
+
+static int compare_candidates(const void *a, const void *b)
+{
+	const struct candidate *x = a, *y = b;
+
+	if (x->rank != y->rank)
+		return x->rank > y->rank ? -1 : 1;
+	return x->route < y->route ? -1 : x->route > y->route;
+}
+
+/* The most specific first; once, when all are there. */
+static void sort_nodes(struct router *r)
+{
+	for (struct node *node = r->nodes; node; node = node->next) {
+		if (node->exact.count > 1)
+			qsort(node->exact.items, node->exact.count, sizeof(struct candidate),
+			      compare_candidates);
+		if (node->prefix.count > 1)
+			qsort(node->prefix.items, node->prefix.count, sizeof(struct candidate),
+			      compare_candidates);
+	}
 }
 
 static int path_add(struct router *r, struct node *root, struct str path, size_t index,
@@ -428,6 +448,7 @@ int router_new(struct router **out, const struct router_route *routes, size_t co
 		router_free(&r);
 		return rc;
 	}
+	sort_nodes(r);
 	*out = r;
 	return 0;
 }
@@ -510,24 +531,73 @@ struct walk {
 	struct router_match *out;
 	uint64_t method; /* bit, 0 for a method that no route names */
 	uint64_t allow;
+	bool wildcards; /* whoever accepts everything accepts what has a type of its own */
+	bool lacks_content_type, lacks_accept;
 };
+
+/* How much the request's fields of that name want one of the types; 0: not at all. */
+static unsigned field_quality(const struct walk *w, enum http_name id, const struct str *types,
+			      size_t count)
+{
+	const struct router_request *request = w->request;
+	bool is_accept = id == HTTP_ACCEPT, is_there = false;
+	unsigned best = 0;
+
+	for (size_t i = 0; i < request->field_count; i++) {
+		if (request->fields[i].id != id || request->fields[i].name.len == 0)
+			continue;
+		is_there = true;
+		for (size_t j = 0; j < count; j++)
+			best = MAX(best, media_quality(request->fields[i].value, types[j],
+						       is_accept && w->wildcards));
+	}
+	return !is_there && is_accept && w->wildcards ? 1000 : best;
+}
+
+/* Tries a route whose other matchers fit. 0, or how much the client wants it. */
+static unsigned candidate_quality(struct walk *w, const struct candidate *c)
+{
+	bool has_method = c->methods == UINT64_MAX || c->methods & w->method;
+	unsigned quality = 1000;
+
+	if (c->content_type_count &&
+	    !field_quality(w, HTTP_CONTENT_TYPE, c->content_types, c->content_type_count)) {
+		w->lacks_content_type |= has_method;
+		return 0;
+	}
+	if (c->accept_count)
+		quality = field_quality(w, HTTP_ACCEPT, c->accepts, c->accept_count);
+	if (!quality)
+		w->lacks_accept |= has_method;
+	else if (!has_method)
+		w->allow |= c->methods;
+	return has_method ? quality : 0;
+}
 
 static bool candidates_match(struct walk *w, const struct candidates *list, size_t rest_at)
 {
-	for (size_t i = 0; i < list->count; i++) {
-		const struct candidate *c = &list->items[i];
+	const struct candidate *found = NULL;
+	unsigned best = 0;
 
+	for (size_t i = 0; i < list->count && best < 1000; i++) {
+		const struct candidate *c = &list->items[i];
+		unsigned quality;
+
+		if (found && c->rank != found->rank)
+			break;
 		if (!matchers_match(c, w->request))
 			continue;
-		if (c->methods != UINT64_MAX && !(c->methods & w->method)) {
-			w->allow |= c->methods;
-			continue;
+		quality = candidate_quality(w, c);
+		if (quality > best) {
+			best = quality;
+			found = c;
 		}
-		w->out->route = c->route;
-		w->out->rest_at = rest_at;
-		return true;
 	}
-	return false;
+	if (!found)
+		return false;
+	w->out->route = found->route;
+	w->out->rest_at = rest_at;
+	return true;
 }
 
 /*
@@ -602,6 +672,11 @@ static bool walk_hosts(struct walk *w)
 	return false;
 }
 
+static bool walk_all(struct walk *w)
+{
+	return walk_hosts(w) || walk_node(w, w->router->any_host, 0, 0);
+}
+
 enum router_result router_match(const struct router *r, const struct router_request *request,
 				struct router_match *out)
 {
@@ -610,10 +685,19 @@ enum router_result router_match(const struct router *r, const struct router_requ
 	out->var_count = 0;
 	out->allow = 0;
 	w.method = method_bit(r, request);
-	if (walk_hosts(&w) || walk_node(&w, r->any_host, 0, 0))
+	if (walk_all(&w))
 		return ROUTER_FOUND;
+	if (w.lacks_accept) {
+		w.wildcards = true;
+		if (walk_all(&w))
+			return ROUTER_FOUND;
+	}
 	out->allow = w.allow;
-	return w.allow ? ROUTER_NO_METHOD : ROUTER_NO_ROUTE;
+	if (w.allow)
+		return ROUTER_NO_METHOD;
+	if (w.lacks_content_type)
+		return ROUTER_NO_CONTENT_TYPE;
+	return w.lacks_accept ? ROUTER_NOT_ACCEPTABLE : ROUTER_NO_ROUTE;
 }
 
 struct str router_var_name(const struct router *r, size_t route, size_t n)

@@ -5,8 +5,12 @@
  *
  * Most specific first: by host (exact, longer suffix, shorter suffix, none), then by path segment
  * for segment (literal, then {name}, then the rest of a prefix; an exact path before a prefix of
- * the same segments), then by the number of matchers, then with methods before without, then in
- * file order. A route whose methods or matchers do not fit gives way to the next one.
+ * the same segments), then by the number of matchers, then with methods before without, then, among
+ * routes with media types, by how much the client wants them (q of Accept), then in file order. A
+ * route whose methods or matchers do not fit gives way to the next one.
+ *
+ * A route with `accept` is for requests that name one of these types. One that names none (no
+ * Accept, or stars in it) gets a route without `accept`, and where there is none the first one.
  */
 #pragma once
 
@@ -32,6 +36,8 @@ struct router_route {
 	size_t method_count;
 	const struct conf_pair *headers, *cookies, *queries; /* name and pattern, all must match */
 	size_t header_count, cookie_count, query_count;
+	const struct str *accepts, *content_types; /* media types, one must fit; none: any */
+	size_t accept_count, content_type_count;
 };
 
 /* For configuration checks: NULL when good, else a sentence ("must begin with \"/\""). */
@@ -57,8 +63,10 @@ struct router_request {
 
 enum router_result {
 	ROUTER_FOUND,
-	ROUTER_NO_ROUTE,  /* 404 */
-	ROUTER_NO_METHOD, /* 405: others would match, router_write_allow says which methods */
+	ROUTER_NO_ROUTE,        /* 404 */
+	ROUTER_NO_METHOD,       /* 405: others would match, router_write_allow says which methods */
+	ROUTER_NO_CONTENT_TYPE, /* 415: all but the body's media type would match */
+	ROUTER_NOT_ACCEPTABLE,  /* 406: all but Accept would match */
 };
 
 struct router_match {

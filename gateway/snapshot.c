@@ -324,6 +324,10 @@ static struct router_route router_route_of(const struct gw_match *m)
 		.cookie_count = m->cookies_count,
 		.queries = m->query,
 		.query_count = m->query_count,
+		.accepts = m->accept,
+		.accept_count = m->accept_count,
+		.content_types = m->content_type,
+		.content_type_count = m->content_type_count,
 	};
 }
 

@@ -30,7 +30,7 @@ size_t split_draw(const struct gw_route *route, uint64_t dice)
 
 size_t split_stick(const struct gw_route *route, uint64_t key)
 {
-	double best = -1;
+	double best = 0;
 	size_t found = 0;
 
 	for (size_t i = 0; i < route->split_count; i++) {
@@ -39,7 +39,7 @@ size_t split_stick(const struct gw_route *route, uint64_t key)
 		double u = ((double)(h >> 11) + 0.5) * 0x1p-53;
 		double score = (double)route->split[i].weight / -log(u);
 
-		if (route->split[i].weight && score > best) {
+		if (score > best) {
 			best = score;
 			found = i;
 		}

@@ -88,10 +88,22 @@ enum stage_result stage_route(struct request *r)
 	/* Guessing paths is limited like everything else. */
 	if (stage_limit_address(r) == STAGE_RESPONDED)
 		return STAGE_RESPONDED;
-	if (result == ROUTER_NO_METHOD)
+	switch (result) {
+	case ROUTER_NO_METHOD:
 		refuse_method(r);
-	else
+		break;
+	case ROUTER_NO_CONTENT_TYPE:
+		problem_send(r, 415, REASON_NO_ROUTE, "this path takes bodies of other types");
+		break;
+	case ROUTER_NOT_ACCEPTABLE:
+		problem_send(r, 406, REASON_NO_ROUTE,
+			     "this path has no answer of an acceptable type");
+		break;
+	case ROUTER_FOUND:
+	case ROUTER_NO_ROUTE:
+	default:
 		problem_send(r, 404, REASON_NO_ROUTE, "no route for this host and path");
+	}
 	return STAGE_RESPONDED;
 }
 

@@ -38,7 +38,8 @@ def curl(rig, protocol, target, method="GET", headers=(), body=None, listener="p
         if not any(name.lower() == "host" for name, _ in headers):
             words += ["-H", f"Host: {HOST}"]
         for name, value in headers:
-            words += ["-H", f"{name}: {value}"]
+            # curl's own ways to say "empty" and "not at all"
+            words += ["-H", f"{name}: {value}" if value else f"{name}{':' if value is None else ';'}"]
         words.append(f"http://127.0.0.1:{rig.ports[listener]}{target}")
         subprocess.run(words, input=body or b"", check=True, timeout=30)
         with open(head, "rb") as file:
@@ -247,6 +248,123 @@ def test_redirect_to_https_keeps_all_but_the_port(ask, routing):
         assert answer.first("Location") == f"https://{HOST}:{port}//evil.example/..%2f?q=1&r"
     answer = ask("/", headers=[("Host", "[::1]:80")], listener="redirect")
     assert answer.first("Location") == f"https://[::1]:{port}/"
+
+
+# --- matching -------------------------------------------------------------------------------------
+
+ROUTES += [
+    route("match-any", "/match", service="echo"),
+    route("match-header", "/match", service="echo", match={"headers": {"X-A": "*"}}),
+    route("match-cookie", "/match", service="echo", match={"cookies": {"lane": "b*"}}),
+    route("match-query", "/match", service="echo", match={"query": {"beta": "*"}}),
+    route("match-two", "/match", service="echo", match={"cookies": {"lane": "blue"}, "query": {"q r": "1 2"}}),
+    route("match-post", "/match", service="echo", match={"methods": ["POST"]}),
+    route("match-only", "/only", service="echo", match={"methods": ["GET"], "cookies": {"k": "1"}}),
+    route("match-put", "/only", service="echo", match={"methods": ["PUT", "REPORT"]}),
+]
+
+
+@pytest.mark.parametrize(
+    "method,target,headers,want",
+    [
+        ("GET", "/match", [], "match-any"),
+        ("POST", "/match", [], "match-post"),
+        ("OPTIONS", "/match", [], "match-any"),
+        ("GET", "/match", [("x-a", "")], "match-header"),
+        ("POST", "/match", [("X-A", "1")], "match-header"),
+        ("GET", "/match", [("Cookie", "a=1; lane=blau; lane=red")], "match-cookie"),
+        ("GET", "/match", [("Cookie", "xlane=blue; Lane=blue")], "match-any"),
+        ("GET", "/match?beta", [], "match-query"),
+        ("GET", "/match?x=1&bet%61=" + "v" * 3000, [], "match-query"),
+        ("GET", "/match?q%20r=1+2", [("Cookie", "lane=blue")], "match-two"),
+        ("GET", "/match?q+r=1%202&q+r=3", [("Cookie", "lane=blue"), ("X-A", "1")], "match-two"),
+        ("HEAD", "/only", [("Cookie", "k=1")], "match-only"),
+        ("PUT", "/only", [("Cookie", "k=1")], "match-put"),
+        ("REPORT", "/only", [], "match-put"),
+    ],
+)
+def test_match(ask, services, method, target, headers, want):
+    assert ask(target, method, headers).status == 200
+    got = [v for k, v in seen(services)[0]["headers"] if k.lower() == "x-route"]
+    assert got == [want]
+
+
+def test_allow_names_what_would_match(ask):
+    answer = ask("/only", "POST", [("Cookie", "k=1")])
+    assert answer.status == 405 and answer.first("Allow") == "GET, HEAD, PUT, REPORT"
+    answer = ask("/only", "OPTIONS")
+    assert answer.status == 405 and answer.first("Allow") == "PUT, REPORT"
+    assert ask("/only/x", "PUT").status == 404
+
+
+# --- versions -------------------------------------------------------------------------------------
+
+
+def version(name, path, match=None, **more):
+    return route(
+        f"{path[1:].replace('/', '-')}-{name}",
+        path,
+        match=match or {},
+        service="echo",
+        version={"name": name, **more},
+        request={"set": {"X-Version": "${version.name}"}},
+    )
+
+
+ROUTES += [
+    version("v1", "/by/header", {"headers": {"X-API-Version": "1"}}, deprecated="2020-01-01T00:00:00Z"),
+    version("v2", "/by/header", {"headers": {"X-API-Version": "2"}}),
+    version("v3", "/by/header"),
+    version("v1", "/by/query", {"query": {"version": "1"}}),
+    version("v2", "/by/query", {"query": {"version": "2"}}),
+    version("v1", "/by/type", {"accept": ["application/vnd.example.v1+json", "application/json;version=1"]}),
+    version("v2", "/by/type", {"accept": ["application/vnd.example.v2+json", "application/json;version=2"]}),
+    version("v1", "/by/default", {"accept": ["application/vnd.example.v1+json"]}),
+    version("v2", "/by/default"),
+    version("v1", "/by/body", {"content_type": ["application/vnd.example.v1+json"], "methods": ["POST"]}),
+]
+
+
+@pytest.mark.parametrize(
+    "target,headers,want",
+    [
+        ("/by/header", [("X-API-Version", "1")], "v1"),
+        ("/by/header", [("x-api-version", "2")], "v2"),
+        ("/by/header", [("X-API-Version", "9")], "v3"),
+        ("/by/header", [], "v3"),
+        ("/by/query?version=2", [], "v2"),
+        ("/by/query?version=3", [], 404),
+        ("/by/query", [], 404),
+        ("/by/type", [("Accept", "application/vnd.example.v2+json")], "v2"),
+        ("/by/type", [("Accept", 'text/html, application/json; Version="2"')], "v2"),
+        ("/by/type", [("Accept", "application/json;version=2;q=0.3, application/json;version=1;q=0.4")], "v1"),
+        ("/by/type", [("Accept", "application/json;version=2, application/json;version=1;q=0.4")], "v2"),
+        ("/by/type", [("Accept", "application/json;version=3")], 406),
+        ("/by/type", [("Accept", "text/html")], 406),
+        ("/by/type", [("Accept", "*/*")], "v1"),
+        ("/by/type", [("Accept", "application/*;q=0.1")], "v1"),
+        ("/by/type", [("Accept", None)], "v1"),
+        ("/by/type", [("Accept", "")], 406),
+        ("/by/default", [("Accept", "*/*")], "v2"),
+        ("/by/default", [("Accept", "application/vnd.example.v1+json;q=0.1, */*")], "v1"),
+        ("/by/default", [("Accept", "application/vnd.example.v1+json;q=0, */*")], "v2"),
+    ],
+)
+def test_version(ask, routing, target, headers, want):
+    answer = ask(target, headers=headers)
+    if isinstance(want, int):
+        assert answer.status == want
+        return
+    assert answer.status == 200 and header(answer, "X-Version") == want
+    assert bool(answer.first("Deprecation")) == (target == "/by/header" and want == "v1")
+    assert routing.wait_record(request_id=header(answer, "X-Request-Id"))["version"] == want
+
+
+def test_version_of_the_body(ask):
+    typed = [("Content-Type", "application/vnd.example.v1+json; charset=utf-8")]
+    assert ask("/by/body", "POST", typed, b"{}").status == 200
+    assert ask("/by/body", "POST", [("Content-Type", "text/plain")], b"{}").status == 415
+    assert ask("/by/body", "PUT", typed, b"{}").status == 405
 
 
 # --- splits ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "lib/clock.h"
+#include "gateway/media.h"
 #include "tests/unit/unit.h"
 
 /* A route written on one line: "GET,PUT host1,host2 /path" ("-" for none). */
@@ -312,52 +312,458 @@ static void refuses_bad_patterns(void **state)
 	assert_null(router_check_host(STR("[::1]")));
 }
 
-/* Nanoseconds per match in a table of that many routes. */
-static uint64_t time_matches(size_t count)
+/* --- beside a matcher that is too simple to be wrong ----------------------------------------- */
+
+/* What a random route is made of, so that the reference need not read it again. */
+struct plain {
+	const char *host;
+	const char *segments[4];
+	size_t count;
+	bool is_prefix;
+	struct router_route route;
+	char path[64];
+	struct str hosts[1], methods[2], accepts[2], types[1];
+	struct conf_pair headers[2], cookies[1], queries[1];
+};
+
+static uint32_t seed = 1;
+
+static uint32_t random_below(uint32_t n)
 {
-	struct router_route *routes = calloc(count, sizeof(*routes));
-	char(*paths)[64] = calloc(count, sizeof(*paths));
-	uint64_t best = UINT64_MAX;
-	struct router_match m;
-	struct router *r;
-	struct err err;
-
-	for (size_t i = 0; i < count; i++) {
-		snprintf(paths[i], sizeof(paths[i]), "/api/v%zu/service%zu/%s", i % 3, i,
-			 i % 2 ? "*" : "{id}");
-		routes[i].path = str_from(paths[i]);
-	}
-	assert_int_equal(router_new(&r, routes, count, &err), 0);
-	for (int round = 0; round < 20; round++) {
-		uint64_t begin = clock_mono_ns();
-
-		for (size_t i = 0; i < 1000; i++) {
-			size_t at = i * 7919 % count;
-			char path[64];
-			struct router_request request = { .method = METHOD_GET };
-			int len = snprintf(path, sizeof(path), "/api/v%zu/service%zu/x", at % 3,
-					   at);
-
-			request.path = str_of(path, (size_t)len);
-			assert_int_equal(router_match(r, &request, &m), ROUTER_FOUND);
-			assert_int_equal(m.route, at);
-		}
-		best = clock_mono_ns() - begin < best ? clock_mono_ns() - begin : best;
-	}
-	router_free(&r);
-	free(routes);
-	free(paths);
-	return best / 1000;
+	seed = seed * 1664525 + 1013904223;
+	return (seed >> 8) % n;
 }
 
-static void ten_thousand_routes_are_no_slower_than_ten(void **state)
-{
-	uint64_t few = time_matches(10), many = time_matches(10000);
+#define ONE_OF(list) ((list)[random_below(CASES(list))])
 
-	print_message("ns per match: 10 routes %" PRIu64 ", 10,000 routes %" PRIu64 "\n", few,
-		      many);
-	/* Cache misses cost something; a scan of the table would cost a hundred times more. */
-	assert_true(many < few * 8 + 500);
+static const char *const values[] = { "1", "12", "*", "1*", "" };
+
+static void plain_random(struct plain *p)
+{
+	static const char *const hosts[] = { NULL,          NULL,        "a.example",
+					     "b.a.example", "*.example", "*.a.example" };
+	static const char *const segments[] = { "a", "b", "{x}", "{y}" };
+	static const char *const methods[] = { "GET", "PUT", "PURGE", "HEAD" };
+	static const char *const types[] = { "t/v1", "t/v2", "t/j;version=1", "t/j;version=2" };
+	struct router_route *route = &p->route;
+	size_t len = 0;
+
+	*p = (struct plain) { .host = ONE_OF(hosts), .count = random_below(4) };
+	p->is_prefix = random_below(2);
+	for (size_t i = 0; i < p->count; i++) {
+		p->segments[i] = ONE_OF(segments);
+		len += (size_t)snprintf(p->path + len, sizeof(p->path) - len, "/%s",
+					p->segments[i]);
+	}
+	if (!p->is_prefix && (p->count == 0 || random_below(4) == 0)) {
+		p->segments[p->count++] = ""; /* ends in a slash */
+		len += (size_t)snprintf(p->path + len, sizeof(p->path) - len, "/");
+	}
+	if (p->is_prefix)
+		snprintf(p->path + len, sizeof(p->path) - len, "/*");
+	route->path = str_from(p->path);
+	p->hosts[0] = str_from(p->host);
+	route->hosts = p->hosts;
+	route->host_count = p->host != NULL;
+	route->methods = p->methods;
+	route->method_count = random_below(3);
+	for (size_t i = 0; i < 2; i++) {
+		p->methods[i] = str_from(ONE_OF(methods));
+		p->accepts[i] = str_from(ONE_OF(types));
+		p->headers[i] = (struct conf_pair) { i ? STR("H2") : STR("H1"),
+						     str_from(ONE_OF(values)) };
+	}
+	p->types[0] = str_from(ONE_OF(types));
+	p->cookies[0] = (struct conf_pair) { STR("c"), str_from(ONE_OF(values)) };
+	p->queries[0] = (struct conf_pair) { STR("q"), str_from(ONE_OF(values)) };
+	route->headers = p->headers;
+	route->header_count = random_below(4) ? 0 : 1 + random_below(2);
+	route->cookies = p->cookies;
+	route->cookie_count = random_below(4) == 0;
+	route->queries = p->queries;
+	route->query_count = random_below(4) == 0;
+	route->accepts = p->accepts;
+	route->accept_count = random_below(4) ? 0 : 1 + random_below(2);
+	route->content_types = p->types;
+	route->content_type_count = random_below(6) == 0;
+}
+
+struct question {
+	const char *host, *method;
+	char path[64];
+	const char *segments[5];
+	size_t count;
+	const char *h1, *h2, *c, *q, *accept, *type; /* NULL: not there */
+	struct http_field fields[8];
+	char cookie[64], query[64];
+	struct router_request request;
+};
+
+static void question_add(struct question *q, const char *name, const char *value)
+{
+	if (value)
+		q->fields[q->request.field_count++] = (struct http_field) {
+			str_from(name), str_from(value), http_name_id(str_from(name))
+		};
+}
+
+static void question_random(struct question *q)
+{
+	static const char *const hosts[] = {
+		"", "a.example", "b.a.example", "c.b.a.example", "x.example", "other"
+	};
+	static const char *const segments[] = { "a", "b", "c" };
+	static const char *const methods[] = { "GET", "HEAD", "PUT", "POST", "PURGE", "REPORT" };
+	static const char *const is[] = { NULL, NULL, "1", "12", "13", "2", "" };
+	static const char *const accepts[] = {
+		NULL,
+		"*/*",
+		"t/v1",
+		"t/v2, t/v1;q=0.5",
+		"t/v1;q=0, T/V2;q=0.2",
+		"t/j;version=\"2\";x=y",
+		"t/j;version=1;q=0.3,t/v1;q=0.2",
+		"t/*;q=0.1",
+		"u/*, t/j",
+	};
+	static const char *const types[] = { NULL, NULL, "t/v1", "t/j; version=1", "t/j",
+					     "*/*" };
+	size_t len = 0;
+
+	*q = (struct question) { .host = ONE_OF(hosts),
+				 .method = ONE_OF(methods),
+				 .count = 1 + random_below(4),
+				 .h1 = ONE_OF(is),
+				 .h2 = ONE_OF(is),
+				 .c = ONE_OF(is),
+				 .q = ONE_OF(is),
+				 .accept = ONE_OF(accepts),
+				 .type = ONE_OF(types) };
+	for (size_t i = 0; i < q->count; i++) {
+		q->segments[i] = ONE_OF(segments);
+		if (i + 1 == q->count && random_below(3) == 0)
+			q->segments[i] = "";
+		len += (size_t)snprintf(q->path + len, sizeof(q->path) - len, "/%s",
+					q->segments[i]);
+	}
+	question_add(q, "h1", q->h1);
+	question_add(q, "H2", q->h2);
+	snprintf(q->cookie, sizeof(q->cookie), "d=1; c=%s", q->c ? q->c : "");
+	question_add(q, "Cookie", q->c ? q->cookie : "d=1");
+	question_add(q, "Accept", q->accept);
+	question_add(q, "Content-Type", q->type);
+	snprintf(q->query, sizeof(q->query), "p=1&%%71=%s", q->q ? q->q : "");
+	q->request.query = q->q ? str_from(q->query) : STR("p");
+	q->request.fields = q->fields;
+	q->request.host = str_from(q->host);
+	q->request.path = str_from(q->path);
+	q->request.method = http_method_id(str_from(q->method));
+	q->request.method_name = str_from(q->method);
+}
+
+static bool plain_value(const char *is, struct str pattern)
+{
+	if (!is)
+		return false;
+	if (pattern.len && pattern.p[pattern.len - 1] == '*')
+		return strncmp(is, pattern.p, pattern.len - 1) == 0;
+	return str_eqz(pattern, is);
+}
+
+/* 0: none; else the higher the more specific. */
+static size_t plain_host(const struct plain *p, const char *host)
+{
+	size_t len = strlen(host), suffix;
+
+	if (!p->host)
+		return 1;
+	if (p->host[0] != '*')
+		return strcmp(p->host, host) == 0 ? 100 : 0;
+	suffix = strlen(p->host) - 1;
+	return len > suffix && strcmp(host + len - suffix, p->host + 1) == 0 ? suffix : 0;
+}
+
+static bool plain_path(const struct plain *p, const struct question *q)
+{
+	if (p->is_prefix ? q->count < p->count : q->count != p->count)
+		return false;
+	for (size_t i = 0; i < p->count; i++) {
+		if (p->segments[i][0] == '{' ? q->segments[i][0] == '\0'
+					     : strcmp(p->segments[i], q->segments[i]) != 0)
+			return false;
+	}
+	return true;
+}
+
+static bool plain_method(const struct router_route *route, const char *method)
+{
+	for (size_t i = 0; i < route->method_count; i++) {
+		if (str_eqz(route->methods[i], method) ||
+		    (str_eqz(route->methods[i], "GET") && strcmp(method, "HEAD") == 0))
+			return true;
+	}
+	return route->method_count == 0;
+}
+
+/* The qualities of the few values of Accept there are, as a table. */
+static unsigned plain_quality(const char *list, struct str type, bool wildcards)
+{
+	static const struct {
+		const char *list, *type;
+		unsigned quality;
+	} table[] = {
+		{ "t/v1", "t/v1", 1000 },
+		{ "t/v2, t/v1;q=0.5", "t/v1", 500 },
+		{ "t/v2, t/v1;q=0.5", "t/v2", 1000 },
+		{ "t/v1;q=0, T/V2;q=0.2", "t/v2", 200 },
+		{ "t/j;version=\"2\";x=y", "t/j;version=2", 1000 },
+		{ "t/j;version=1;q=0.3,t/v1;q=0.2", "t/j;version=1", 300 },
+		{ "t/j;version=1;q=0.3,t/v1;q=0.2", "t/v1", 200 },
+		{ "t/j; version=1", "t/j;version=1", 1000 },
+	};
+
+	if (wildcards && (!list || strcmp(list, "*/*") == 0))
+		return 1000;
+	if (wildcards && strcmp(list, "t/*;q=0.1") == 0)
+		return 100;
+	for (size_t i = 0; list && i < CASES(table); i++) {
+		if (strcmp(table[i].list, list) == 0 && str_eqz(type, table[i].type))
+			return table[i].quality;
+	}
+	return 0;
+}
+
+static unsigned plain_accept(const struct router_route *route, const struct question *q,
+			     bool wildcards)
+{
+	unsigned best = route->accept_count ? 0 : 1000;
+
+	for (size_t i = 0; i < route->accept_count; i++) {
+		unsigned quality = plain_quality(q->accept, route->accepts[i], wildcards);
+
+		best = quality > best ? quality : best;
+	}
+	return best;
+}
+
+static bool plain_matchers(const struct router_route *route, const struct question *q)
+{
+	return (route->header_count < 1 || plain_value(q->h1, route->headers[0].value)) &&
+	       (route->header_count < 2 || plain_value(q->h2, route->headers[1].value)) &&
+	       (!route->cookie_count || plain_value(q->c, route->cookies[0].value)) &&
+	       (!route->query_count || plain_value(q->q, route->queries[0].value));
+}
+
+static size_t plain_rank(const struct router_route *route)
+{
+	return 2 * (route->header_count + route->cookie_count + route->query_count +
+		    (route->accept_count > 0) + (route->content_type_count > 0)) +
+	       (route->method_count > 0);
+}
+
+/* Whether `a` is more specific than `b`, which stands earlier in the file; both match. */
+static bool plain_beats(const struct plain *a, const struct plain *b, const struct question *q,
+			bool wildcards)
+{
+	size_t host_a = plain_host(a, q->host), host_b = plain_host(b, q->host);
+	size_t rank_a = plain_rank(&a->route), rank_b = plain_rank(&b->route);
+
+	if (host_a != host_b)
+		return host_a > host_b;
+	for (size_t i = 0; i < 5; i++) {
+		/* literal, {name}, and what ends here */
+		int kind_a = i >= a->count ? 0 : a->segments[i][0] == '{' ? 1 : 2;
+		int kind_b = i >= b->count ? 0 : b->segments[i][0] == '{' ? 1 : 2;
+
+		if (kind_a != kind_b)
+			return kind_a > kind_b;
+	}
+	if (a->is_prefix != b->is_prefix)
+		return b->is_prefix;
+	if (rank_a != rank_b)
+		return rank_a > rank_b;
+	return plain_accept(&a->route, q, wildcards) > plain_accept(&b->route, q, wildcards);
+}
+
+struct answer {
+	enum router_result result;
+	size_t route;
+	bool allow[6]; /* by method of check_allow */
+	bool lacks_type, lacks_accept;
+};
+
+static const char *const all_methods[] = { "GET", "HEAD", "PUT", "POST", "PURGE", "REPORT" };
+
+static bool plain_pass(const struct plain *plains, size_t count, const struct question *q,
+		       bool wildcards, struct answer *out)
+{
+	const struct plain *best = NULL;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct router_route *route = &plains[i].route;
+		bool has_method = plain_method(route, q->method);
+
+		if (!plain_host(&plains[i], q->host) || !plain_path(&plains[i], q) ||
+		    !plain_matchers(route, q))
+			continue;
+		if (route->content_type_count &&
+		    !plain_quality(q->type, route->content_types[0], false) &&
+		    !(q->type && str_eqz(route->content_types[0], q->type)))
+			out->lacks_type |= has_method;
+		else if (!plain_accept(route, q, wildcards))
+			out->lacks_accept |= has_method;
+		else if (!has_method)
+			for (size_t m = 0; m < CASES(all_methods); m++)
+				out->allow[m] |= plain_method(route, all_methods[m]);
+		else if (!best || plain_beats(&plains[i], best, q, wildcards))
+			best = &plains[i];
+	}
+	if (best)
+		out->route = (size_t)(best - plains);
+	return best != NULL;
+}
+
+static struct answer plain_match(const struct plain *plains, size_t count, const struct question *q)
+{
+	struct answer a = { .result = ROUTER_FOUND };
+
+	if (plain_pass(plains, count, q, false, &a) ||
+	    (a.lacks_accept && plain_pass(plains, count, q, true, &a)))
+		return a;
+	a.result = a.lacks_accept ? ROUTER_NOT_ACCEPTABLE : ROUTER_NO_ROUTE;
+	if (a.lacks_type)
+		a.result = ROUTER_NO_CONTENT_TYPE;
+	for (size_t m = 0; m < CASES(all_methods); m++) {
+		if (a.allow[m])
+			a.result = ROUTER_NO_METHOD;
+	}
+	return a;
+}
+
+static void check_found(const struct plain *p, const struct question *q,
+			const struct router_match *m)
+{
+	size_t vars = 0, rest_at = 0;
+
+	for (size_t i = 0; i < p->count; i++) {
+		rest_at += 1 + strlen(q->segments[i]);
+		if (p->segments[i][0] == '{')
+			assert_true(str_eqz(m->vars[vars++], q->segments[i]));
+	}
+	assert_int_equal(m->var_count, vars);
+	assert_int_equal(m->rest_at, rest_at);
+}
+
+static void check_allow(const struct router *r, const struct answer *want,
+			const struct router_match *m)
+{
+	struct str rest, word;
+	size_t found = 0, wanted = 0;
+	struct buf b;
+
+	buf_init(&b, 0);
+	router_write_allow(r, m->allow, &b);
+	rest = buf_str(&b);
+	while (str_split(&rest, ',', &word)) {
+		for (size_t i = 0; i < CASES(all_methods); i++)
+			found += want->allow[i] && str_eqz(str_trim(word), all_methods[i]);
+	}
+	for (size_t i = 0; i < CASES(all_methods); i++)
+		wanted += want->allow[i];
+	assert_int_equal(found, wanted);
+	buf_fini(&b);
+}
+
+static void agrees_with_a_naive_matcher(void **state)
+{
+	static struct plain plains[40];
+	static struct router_route routes[CASES(plains)];
+	size_t results[ROUTER_NOT_ACCEPTABLE + 1] = { 0 };
+
+	for (int table = 0; table < 400; table++) {
+		size_t count = 1 + random_below(CASES(plains));
+		struct router *r;
+		struct err err;
+
+		for (size_t i = 0; i < count; i++) {
+			plain_random(&plains[i]);
+			routes[i] = plains[i].route;
+		}
+		if (router_new(&r, routes, count, &err) < 0)
+			fail_msg("%s", err.text);
+		for (int i = 0; i < 200; i++) {
+			struct question q;
+			struct answer want;
+			struct router_match m;
+			enum router_result got;
+
+			question_random(&q);
+			want = plain_match(plains, count, &q);
+			got = router_match(r, &q.request, &m);
+			results[got]++;
+			if (got != want.result || (got == ROUTER_FOUND && m.route != want.route))
+				fail_msg("%s %s%s: %d, route %zu (%s); want %d, route %zu (%s)",
+					 q.method, q.host, q.path, (int)got, m.route,
+					 got ? "" : plains[m.route].path, (int)want.result,
+					 want.route, want.result ? "" : plains[want.route].path);
+			if (got == ROUTER_FOUND)
+				check_found(&plains[m.route], &q, &m);
+			if (got == ROUTER_NO_METHOD)
+				check_allow(r, &want, &m);
+		}
+		router_free(&r);
+	}
+	for (size_t i = 0; i < CASES(results); i++)
+		assert_true(results[i] > 100); /* each outcome was tried */
+}
+
+static void reads_media_types(void **state)
+{
+	static const struct {
+		const char *list, *type;
+		unsigned quality, with_wildcards;
+	} cases[] = {
+		{ "application/json", "application/json", 1000, 1000 },
+		{ "Application/JSON ; Version = 2", "application/json;version=2", 0, 0 },
+		{ "Application/JSON ; Version=2", "application/json;version=2", 1000, 1000 },
+		{ "application/json;version=\"2\"", "application/json;version=2", 1000, 1000 },
+		{ "application/json;version=2;q=0.25", "application/json", 250, 250 },
+		{ "application/json", "application/json;version=2", 0, 0 },
+		{ "application/json;version=3", "application/json;version=2", 0, 0 },
+		{ "a/b;x=\"q=0,a/c\", a/d", "a/c", 0, 0 },
+		{ "a/b;x=\"\\\"a/c\", a/d", "a/d", 1000, 1000 },
+		{ "a/b;q=0", "a/b", 0, 0 },
+		{ "a/b;q=0.001", "a/b", 1, 1 },
+		{ "a/b;q=1.0, a/b;q=0.1", "a/b", 1000, 1000 },
+		{ "a/b;q=x", "a/b", 1000, 1000 },
+		{ "a/b;q=", "a/b", 1000, 1000 },
+		{ "a/b;q=7", "a/b", 1000, 1000 },
+		{ "*/*;q=0.1", "a/b", 0, 100 },
+		{ "a/*;q=0.2, */*;q=0.1", "a/b", 0, 200 },
+		{ "ab/*", "a/b", 0, 0 },
+		{ ", ,;, a/b", "a/b", 1000, 1000 },
+		{ "", "a/b", 0, 0 },
+		{ "\"", "a/b", 0, 0 },
+		{ "\"\\", "a/b", 0, 0 },
+	};
+	static const char *const bad[] = { "",        "a",     "a/",       "/b",    "a/b/c",
+					   "a/*",     "*/*",   "a/b;",     "a/b;c", "a/b;c=",
+					   "a/b;q=1", "a b/c", "a/b, a/c", "a/b;=x" };
+
+	for (size_t i = 0; i < CASES(cases); i++) {
+		struct str list = str_from(cases[i].list), type = str_from(cases[i].type);
+		unsigned plain = media_quality(list, type, false);
+		unsigned wild = media_quality(list, type, true);
+
+		if (plain != cases[i].quality || wild != cases[i].with_wildcards)
+			fail_msg("%s for %s: %u, %u", cases[i].type, cases[i].list, plain, wild);
+	}
+	assert_null(media_check(STR("application/vnd.x.v2+json")));
+	assert_null(media_check(STR("application/json; version=2")));
+	for (size_t i = 0; i < CASES(bad); i++) {
+		if (!media_check(str_from(bad[i])))
+			fail_msg("%s is not refused", bad[i]);
+	}
 }
 
 int main(void)
@@ -368,7 +774,8 @@ int main(void)
 		cmocka_unit_test(captures_variables_and_the_rest),
 		cmocka_unit_test(matches_headers_cookies_and_queries),
 		cmocka_unit_test(refuses_bad_patterns),
-		cmocka_unit_test(ten_thousand_routes_are_no_slower_than_ten),
+		cmocka_unit_test(agrees_with_a_naive_matcher),
+		cmocka_unit_test(reads_media_types),
 	};
 
 	return cmocka_run_group_tests_name("router", tests, NULL, NULL);
