@@ -86,6 +86,15 @@ static const char *valid_field_value(struct str value)
 					  : "must be a header value without control characters";
 }
 
+static const char *valid_host_field(struct str host)
+{
+	for (size_t i = 0; i < host.len; i++) {
+		if (!isalnum((unsigned char)host.p[i]) && !strchr(".-_:[]", host.p[i]))
+			return "must be a host name, with or without a port";
+	}
+	return NULL;
+}
+
 static const char *valid_ip(struct str text)
 {
 	struct net_addr a;
@@ -567,9 +576,73 @@ static const struct conf_row endpoint_rows[] = {
 static const struct conf_object endpoint_object = CONF_OBJECT_OF(struct gw_endpoint, endpoint_rows,
 								 .check = gw_check_endpoint);
 
+/* "404", 404 or "200-299". */
+static bool parse_range(const json_t *item, uint64_t *from, uint64_t *to)
+{
+	struct str text = str_of(json_string_value(item), json_string_length(item));
+	const char *dash;
+
+	if (json_is_integer(item)) {
+		*from = *to = (uint64_t)MAX(json_integer_value(item), (json_int_t)0);
+		return true;
+	}
+	if (!json_is_string(item))
+		return false;
+	dash = memchr(text.p, '-', text.len);
+	if (!dash)
+		return str_u64(text, from) && str_u64(text, to);
+	return str_u64(str_of(text.p, (size_t)(dash - text.p)), from) &&
+	       str_u64(str_sub(text, (size_t)(dash - text.p) + 1, text.len), to);
+}
+
+static void parse_statuses(struct conf *c, void *field, const json_t *value)
+{
+	struct gw_statuses *out = field;
+	const json_t *item;
+	size_t i;
+
+	if (!json_is_array(value)) {
+		conf_error(c, "must be a list of statuses");
+		return;
+	}
+	*out = (struct gw_statuses) { 0 };
+	json_array_foreach (value, i, item) {
+		uint64_t from, to;
+
+		if (!parse_range(item, &from, &to) || from < 100 || to > 599 || from > to) {
+			conf_error(c, "must hold statuses from 100 to 599, such as 404 or "
+				      "\"200-299\", only");
+			return;
+		}
+		for (uint64_t status = from; status <= to; status++)
+			out->bits[(status - 100) / 64] |= 1ULL << (status - 100) % 64;
+	}
+}
+
+#define STATUSES_SCHEMA                                                                            \
+	"{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"integer\",\"minimum\":100,"         \
+	"\"maximum\":599},{\"type\":\"string\",\"pattern\":\"^[1-5][0-9]{2}(-[1-5][0-9]{2})?$\"}]" \
+	"}}"
+
+static const char *const health_types[] = { "http", "tcp", "grpc", NULL };
+
 static const struct conf_row health_rows[] = {
+	{ CONF_ENUM("type", struct gw_health, type, health_types), .def = "\"http\"",
+	  .help = "How: http needs a `path`; tcp connects, by TLS when the service has it; grpc "
+		  "asks "
+		  "grpc.health.v1.Health." },
 	{ CONF_STRING("path", struct gw_health, path), .valid = valid_path, .flags = CONF_NULL,
-	  .help = "Asked of each instance; no checks when not given." },
+	  .help = "Asked of each instance, in the service's version of HTTP; no checks by http "
+		  "when not given." },
+	{ CONF_STRING("host", struct gw_health, host), .max = 255, .valid = valid_host_field,
+	  .help = "Host of these requests; the instance's address when not given." },
+	{ CONF_STRING("service", struct gw_health, service), .max = 127,
+	  .help = "With grpc: the service to ask for; the server as a whole when not given." },
+	{ CONF_CUSTOM("statuses", struct gw_health, statuses, parse_statuses),
+	  .def = "[\"200-399\"]", .schema = STATUSES_SCHEMA,
+	  .help = "With http: the statuses of a healthy instance." },
+	{ CONF_INT("port", struct gw_health, port), .max = 65535,
+	  .help = "Another port to ask; 0: the instance's." },
 	{ CONF_INT("interval_ms", struct gw_health, interval_ms), .min = 50, .max = HOUR_MS,
 	  .def = "1000", .help = "Time between two checks." },
 	{ CONF_INT("timeout_ms", struct gw_health, timeout_ms), .min = 10, .max = 60000,
@@ -638,26 +711,6 @@ static void parse_hash_on(struct conf *c, void *field, const json_t *value)
 		conf_error(c, "%s", complaint);
 }
 
-static void parse_statuses(struct conf *c, void *field, const json_t *value)
-{
-	struct gw_statuses *out = field;
-	const json_t *item;
-	size_t i;
-
-	if (!json_is_array(value)) {
-		conf_error(c, "must be a list of statuses");
-		return;
-	}
-	json_array_foreach (value, i, item) {
-		json_int_t status = json_integer_value(item);
-
-		if (!json_is_integer(item) || status < 400 || status > 599)
-			conf_error(c, "must hold statuses from 400 to 599 only");
-		else
-			out->bits[(status - 400) / 64] |= 1ULL << (status - 400) % 64;
-	}
-}
-
 static const char *const service_protocols[] = { "http/1.1", "h2", "grpc", NULL };
 
 static const struct conf_row service_rows[] = {
@@ -691,8 +744,7 @@ static const struct conf_row service_rows[] = {
 	{ CONF_INT("retries", struct gw_service, retries), .max = 10, .def = "1",
 	  .help = "Further tries on other instances, where that is safe." },
 	{ CONF_CUSTOM("retry_on", struct gw_service, retry_on, parse_statuses),
-	  .schema = "{\"type\":\"array\",\"items\":{\"type\":\"integer\",\"minimum\":400,"
-		    "\"maximum\":599}}",
+	  .schema = STATUSES_SCHEMA,
 	  .help = "Statuses of a service that are tried elsewhere too, where that is safe." },
 	{ CONF_INT("connect_timeout_ms", struct gw_service, connect_timeout_ms), .min = 1,
 	  .max = 60000, .def = "250", .help = "Time to connect to an instance." },

@@ -145,14 +145,29 @@ struct gw_ejection {
 	uint32_t max_percent; /* of a service's instances at once */
 };
 
-/* Answers that are tried again elsewhere: statuses 400 to 599. */
+/* A set of statuses, 100 to 599. */
 struct gw_statuses {
-	uint64_t bits[4];
+	uint64_t bits[8];
 };
 
+static inline bool gw_statuses_have(const struct gw_statuses *s, unsigned status)
+{
+	return status >= 100 && status < 600 &&
+	       s->bits[(status - 100) / 64] >> (status - 100) % 64 & 1;
+}
+
+enum gw_health_type { GW_HEALTH_HTTP, GW_HEALTH_TCP, GW_HEALTH_GRPC };
+
 struct gw_health {
-	struct str path; /* p NULL: no active checks */
+	int type;           /* enum gw_health_type */
+	struct str path;    /* of http; p NULL: no checks by it */
+	struct str host;    /* p NULL: the instance's address */
+	struct str service; /* of grpc */
+	struct gw_statuses statuses;
+	uint16_t port; /* 0: the instance's */
 	uint32_t interval_ms, timeout_ms, rise, fall;
+	int protocol; /* enum gw_protocol, of the service */
+	bool is_on;
 };
 
 /* TLS towards a service. */

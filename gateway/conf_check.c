@@ -146,6 +146,20 @@ static void resolve_balance(struct conf *c, struct gw_service *service)
 			      "is of no use with \"ring_hash\": the key alone decides");
 }
 
+static void check_health(struct conf *c, struct gw_service *service)
+{
+	struct gw_health *h = &service->health;
+
+	h->protocol = service->protocol;
+	h->is_on = h->path.p || h->type != GW_HEALTH_HTTP;
+	if (h->type == GW_HEALTH_GRPC && service->protocol == GW_HTTP1)
+		conf_error_at(c, "health.type", "\"grpc\" needs \"protocol\": \"grpc\" or \"h2\"");
+	if (h->type != GW_HEALTH_HTTP && h->path.p)
+		conf_error_at(c, "health.path", "is for \"type\": \"http\" only");
+	if (h->type != GW_HEALTH_GRPC && h->service.p)
+		conf_error_at(c, "health.service", "is for \"type\": \"grpc\" only");
+}
+
 void gw_check_service(struct conf *c, void *object)
 {
 	struct gw_service *service = object;
@@ -157,10 +171,7 @@ void gw_check_service(struct conf *c, void *object)
 		conf_error(c, "must have \"discover\" or \"endpoints\"");
 	else if (conf_has(c, "discover") && conf_has(c, "endpoints"))
 		conf_error(c, "must have \"discover\" or \"endpoints\", not both");
-	if (service->protocol != GW_HTTP1 && service->health.path.p)
-		conf_error_at(c, "health.path",
-			      "needs \"protocol\": \"http/1.1\": active checks speak no other; "
-			      "failures of requests are noticed without them");
+	check_health(c, service);
 }
 
 void gw_check_version(struct conf *c, void *object)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Active HTTP health checks of one instance: `fall` failures in a row make it unhealthy, `rise`
- * successes healthy again. */
+/* Active health checks of one instance, by HTTP of the service's version, gRPC or just a
+ * connection: `fall` failures in a row make it unhealthy, `rise` successes healthy again. */
 #pragma once
 
 #include "gateway/conf.h"

@@ -114,7 +114,7 @@ static void member_inherit(struct member *m, struct pool *p)
 		if (!net_addr_eq(&m->addr, &p->members[i].addr))
 			continue;
 		m->circuit = TAKE_PTR(p->members[i].circuit);
-		if (p->conf->health.path.p)
+		if (p->conf->health.is_on)
 			m->check = TAKE_PTR(p->members[i].check);
 	}
 	if (!m->circuit)
@@ -133,7 +133,7 @@ static void pool_replace(struct pool *p, struct member *fresh, size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		member_inherit(&fresh[i], p);
-		if (!fresh[i].check && p->conf->health.path.p)
+		if (!fresh[i].check && p->conf->health.is_on)
 			fresh[i].check = health_start(p->pools->http, p->pools->gateway->loop,
 						      &p->conf->health, &fresh[i].addr, on_health,
 						      p);
@@ -348,7 +348,7 @@ static void pool_inherit(struct pool *fresh, struct pool *old, size_t count)
 		fresh->members = TAKE_PTR(old[i].members);
 		old[i].count = 0;
 		for (size_t j = 0; j < fresh->count; j++) {
-			if (!fresh->conf->health.path.p)
+			if (!fresh->conf->health.is_on)
 				health_stop(&fresh->members[j].check);
 			if (!fresh->members[j].check)
 				continue;
@@ -381,7 +381,7 @@ static struct tls_client *pool_tls(const struct pools *p, const struct gw_servic
 	struct tls_client *tls;
 	struct err err;
 
-	if (!conf->tls || !conf->health.path.p)
+	if (!conf->tls || !conf->health.is_on)
 		return NULL;
 	tls = tls_setup_service(conf, p->gateway->tls_files, false, &err);
 	if (!tls)

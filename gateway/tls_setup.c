@@ -71,7 +71,7 @@ struct tls_client *tls_setup_service(const struct gw_service *service,
 		.trust = tls_files_trust(files, tls->ca),
 		.identity = tls_files_identity(files, tls->certificate, tls->key),
 		.name = tls->server_name.p,
-		.alpn = is_pooled && service->protocol != 0 ? "h2" : "http/1.1",
+		.alpn = service->protocol != GW_HTTP1 ? "h2" : "http/1.1",
 		.is_pooled = is_pooled,
 	};
 

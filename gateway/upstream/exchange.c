@@ -151,20 +151,15 @@ void exchange_attempt_failed(struct exchange *x, unsigned status, enum request_r
 	exchange_attempt(x);
 }
 
-static bool wants_retry(const struct gw_service *conf, unsigned status)
-{
-	return status >= 400 && status < 600 &&
-	       conf->retry_on.bits[(status - 400) / 64] >> (status - 400) % 64 & 1;
-}
-
 /* An answer that is as good as none (`retry_on`). It is the client's unless another instance can be
  * asked. */
 static bool is_tried_elsewhere(struct exchange *x, unsigned status)
 {
 	struct request *r = x->r;
 
-	if (!wants_retry(r->service, status) || !x->can_replay || x->retries_left == 0 ||
-	    !http_is_idempotent(r->method_id) || !has_another(x) || !service_take_retry(x->service))
+	if (!gw_statuses_have(&r->service->retry_on, status) || !x->can_replay ||
+	    x->retries_left == 0 || !http_is_idempotent(r->method_id) || !has_another(x) ||
+	    !service_take_retry(x->service))
 		return false;
 	x->retries_left--;
 	x->tried[x->tried_count++] = endpoint_get(x->endpoint);

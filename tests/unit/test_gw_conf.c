@@ -195,13 +195,30 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "f: routes[0].redirect.status: must be 301, 302, 303, 307 or 308, not 304\n" },
 		{ "{" LISTEN
 		  ",'services':{'a':{},'b':{'discover':'x'},'c':{'endpoints':[{'address':"
-		  "'127.0.0.1'}],'protocol':'grpc','health':{'path':'/up'}}},'routes':[]}",
+		  "'127.0.0.1'}],'health':{'type':'grpc','path':'/up','statuses':[99]},'balance':"
+		  "'ring_hash','retry_on':['500-','404']},'d':{'discover':'x','balance':"
+		  "'RetryRule','hash_on':'colour','health':{'service':'x'},'ejection':{'max_ms':1}}"
+		  "},"
+		  "'routes':[]}",
 		  "f: services.a: must have \"discover\" or \"endpoints\"\n"
 		  "f: services.c.endpoints[0].address: must have a port\n"
-		  "f: services.c.health.path: needs \"protocol\": \"http/1.1\": active checks "
-		  "speak no other; failures of requests are noticed without them\n"
+		  "f: services.c.retry_on: must hold statuses from 100 to 599, such as 404 or "
+		  "\"200-299\", only\n"
+		  "f: services.c.health.statuses: must hold statuses from 100 to 599, such as 404 "
+		  "or "
+		  "\"200-299\", only\n"
+		  "f: services.c.balance: \"ring_hash\" needs a \"hash_on\"\n"
+		  "f: services.c.health.type: \"grpc\" needs \"protocol\": \"grpc\" or \"h2\"\n"
+		  "f: services.c.health.path: is for \"type\": \"http\" only\n"
+		  "f: services.d.hash_on: must be \"user\", \"ip\", \"endpoint\", \"header:NAME\" "
+		  "or "
+		  "\"cookie:NAME\"\n"
+		  "f: services.d.hash_on: is for \"balance\": \"ring_hash\" only\n"
+		  "f: services.d.ejection.max_ms: must not be less than \"base_ms\"\n"
+		  "f: services.d.health.service: is for \"type\": \"grpc\" only\n"
 		  "f: routes: must not be empty\n"
-		  "f: services.b.discover: needs a \"registry\"\n" },
+		  "f: services.b.discover: needs a \"registry\"\n"
+		  "f: services.d.discover: needs a \"registry\"\n" },
 		{ "{'domain':'d','listeners':[{'bind':'*:1','redirect_to_https':true,'tls':{"
 		  "'certificates':[{'certificate':'c','key':'k'}],'alpn':['h3'],'client_auth':"
 		  "'require','hosts':{'a.b':{'client_auth':'request'},'c.d':{}}}},"
