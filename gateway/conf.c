@@ -2,6 +2,7 @@
 /* The rows; what members must have in common is in conf_check.c. */
 #include "gateway/conf.h"
 
+#include "gateway/conf_auth.h"
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
 #include "gateway/media.h"
@@ -151,38 +152,6 @@ static const char *valid_url(struct str url)
 
 /* --- members of a form of their own -------------------------------------------------------- */
 
-static void parse_algorithms(struct conf *c, void *field, const json_t *value)
-{
-	unsigned mask = 0;
-	const json_t *item;
-	size_t i;
-
-	if (!json_is_array(value) || json_array_size(value) == 0) {
-		conf_error(c, "must be a list of algorithms");
-		return;
-	}
-	json_array_foreach (value, i, item) {
-		struct str name = str_of(json_string_value(item), json_string_length(item));
-		enum jwt_alg alg = jwt_alg_from(name);
-		const char *nearest;
-
-		if (alg != JWT_ALGS) {
-			mask |= JWT_ALG_BIT(alg);
-			continue;
-		}
-		nearest = conf_nearest(name, jwt_alg_names);
-		conf_error(c, "knows no algorithm \"%.*s\"%s%s%s", STR_ARG(name),
-			   nearest ? "; did you mean \"" : "", nearest ? nearest : "",
-			   nearest ? "\"?" : "");
-	}
-	memcpy(field, &mask, sizeof(mask));
-}
-
-#define ALGORITHMS_SCHEMA                                                                  \
-	"{\"type\":\"array\",\"minItems\":1,\"items\":{\"enum\":[\"HS256\",\"HS384\","     \
-	"\"HS512\",\"RS256\",\"RS384\",\"RS512\",\"PS256\",\"PS384\",\"PS512\",\"ES256\"," \
-	"\"ES384\",\"ES512\",\"EdDSA\"]}}"
-
 /* A list of parts is the same as their names joined by "+". */
 static bool join_parts(struct conf *c, const json_t *list, struct str *out)
 {
@@ -237,61 +206,6 @@ static void parse_date(struct conf *c, void *field, const json_t *value)
 }
 
 #define DATE_SCHEMA "{\"type\":\"string\",\"format\":\"date-time\"}"
-
-/* "words": a word or a list of them; the token must have one. */
-static void parse_words(struct conf *c, struct gw_require *out, const json_t *value)
-{
-	size_t count = json_is_array(value) ? json_array_size(value) : 1;
-	struct str *words = arena_array(conf_arena(c), struct str, count + 1);
-
-	if (!words || count == 0) {
-		conf_error(c, words ? "must not be empty" : "out of memory");
-		return;
-	}
-	for (size_t i = 0; i < count; i++) {
-		const json_t *word = json_is_array(value) ? json_array_get(value, i) : value;
-
-		if (!conf_string(c, word, &words[i]))
-			return;
-		if (words[i].len == 0)
-			conf_error(c, "must not hold an empty word");
-	}
-	out->words = words;
-	out->words_count = count;
-}
-
-static void parse_require(struct conf *c, void *field, const json_t *value)
-{
-	struct gw_requires *out = field;
-	struct gw_require *list;
-	size_t i = 0;
-
-	if (!json_is_object(value)) {
-		conf_error(c, "must be an object of claims");
-		return;
-	}
-	list = arena_array(conf_arena(c), struct gw_require, json_object_size(value) + 1);
-	/* jansson's iterators take no const. */
-	for (void *it = json_object_iter((json_t *)(uintptr_t)value); it && list;
-	     it = json_object_iter_next((json_t *)(uintptr_t)value, it)) {
-		const char *claim = json_object_iter_key(it);
-
-		list[i].claim = arena_str(conf_arena(c), str_from(claim));
-		conf_enter(c, claim);
-		parse_words(c, &list[i++], json_object_iter_value(it));
-		conf_leave(c);
-	}
-	if (!list) {
-		conf_error(c, "out of memory");
-		return;
-	}
-	out->claims = list;
-	out->count = i;
-}
-
-#define REQUIRE_SCHEMA                                                                     \
-	"{\"type\":\"object\",\"additionalProperties\":{\"anyOf\":[{\"type\":\"string\"}," \
-	"{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"string\"}}]}}"
 
 /* A key, or several of which the first that is there counts. */
 static void parse_sticky(struct conf *c, void *field, const json_t *value)
@@ -464,47 +378,6 @@ static const struct conf_row registry_rows[] = {
 	{ 0 },
 };
 static const struct conf_object registry_object = CONF_OBJECT_OF(struct gw_registry, registry_rows);
-
-/* --- identity ------------------------------------------------------------------------------ */
-
-static const char *const auth_types[] = { "jwt", NULL };
-
-static const struct conf_row jwks_rows[] = {
-	{ CONF_STRING("file", struct gw_jwks, file), .flags = CONF_REQUIRED,
-	  .help = "Key set (RFC 7517); read again at reload." },
-	{ CONF_UNSUPPORTED("url"), .flags = CONF_NULL },
-	{ 0 },
-};
-static const struct conf_object jwks_object = CONF_OBJECT_OF(struct gw_jwks, jwks_rows);
-
-static const struct conf_row auth_rows[] = {
-	{ CONF_ENUM("type", struct gw_auth, type, auth_types), .flags = CONF_REQUIRED,
-	  .help = "How callers prove who they are." },
-	{ CONF_STRING("issuer", struct gw_auth, issuer), .flags = CONF_REQUIRED,
-	  .help = "The iss claim must be this." },
-	{ CONF_STRINGS("audiences", struct gw_auth, audiences), .max = 64,
-	  .help = "The aud claim must hold one of these; not checked when not given." },
-	{ CONF_CUSTOM("algorithms", struct gw_auth, algorithms, parse_algorithms),
-	  .flags = CONF_REQUIRED, .schema = ALGORITHMS_SCHEMA,
-	  .help = "Signature algorithms accepted from this issuer." },
-	{ CONF_OBJECT("jwks", struct gw_auth, jwks, &jwks_object), .flags = CONF_REQUIRED,
-	  .help = "Keys that verify the signatures." },
-	{ CONF_INT("leeway_s", struct gw_auth, leeway_s), .max = 3600, .def = "30",
-	  .help = "How far clocks may differ." },
-	{ CONF_INT("max_lifetime_s", struct gw_auth, max_lifetime_s), .max = 315360000, .def = "0",
-	  .help = "Longest time from iat to exp; 0: not checked." },
-	{ CONF_STRING("user_claim", struct gw_auth, user_claim), .def = "\"sub\"",
-	  .help = "Claim that names the user, for limits and the access log." },
-	{ CONF_PAIRS("forward", struct gw_auth, forward), .def = "{\"sub\":\"X-User-Id\"}",
-	  .valid = headers_check_name, .max = 32,
-	  .help = "Claims that services get, as request headers. Clients can never set these." },
-	{ CONF_STRING("realm", struct gw_auth, realm), .valid = valid_name,
-	  .help = "Named in WWW-Authenticate; the domain when not given." },
-	{ 0 },
-};
-static const struct conf_object auth_object =
-	CONF_OBJECT_OF(struct gw_auth, auth_rows, .name_offset = offsetof(struct gw_auth, name),
-		       .check = gw_check_auth);
 
 /* --- limits -------------------------------------------------------------------------------- */
 
@@ -962,12 +835,19 @@ static const struct conf_row route_rows[] = {
 	  .help = "For logs, metrics and limits by endpoint." },
 	{ CONF_OBJECT("match", struct gw_route, match, &match_object), .flags = CONF_REQUIRED,
 	  .help = "Which requests it is for; the most specific route wins." },
-	{ CONF_STRING("auth", struct gw_route, auth), .flags = CONF_NULL,
-	  .help = "Who may call it; anybody when not given." },
+	{ CONF_CUSTOM("auth", struct gw_route, auth, gw_parse_auth_names), .flags = CONF_NULL,
+	  .schema = GW_AUTH_NAMES_SCHEMA,
+	  .help = "Who may call it; anybody when not given. Of several, the first for which the "
+		  "request brings something decides." },
+	{ CONF_BOOL("auth_optional", struct gw_route, auth_optional), .def = "false",
+	  .help = "Lets requests through that bring no token, key or certificate; a bad one is "
+		  "refused all the same." },
 	{ CONF_STRINGS("limits", struct gw_route, limits), .max = 8,
 	  .help = "Rate limits beside those of all routes." },
-	{ CONF_CUSTOM("require", struct gw_route, require, parse_require), .schema = REQUIRE_SCHEMA,
-	  .help = "Claims that the token must have, and words of which each must hold one." },
+	{ CONF_CUSTOM("require", struct gw_route, require, gw_parse_require),
+	  .schema = GW_REQUIRE_SCHEMA,
+	  .help = "Claims that the token must have: words of which each must hold one, or "
+		  "{\"equals\", \"one_of\", \"contains\", \"contains_one_of\"}." },
 	{ CONF_ENUM("priority", struct gw_route, priority, gw_priorities), .def = "\"normal\"",
 	  .help = "Who is refused first under overload, if there is load_shedding." },
 	{ CONF_STRING("service", struct gw_route, service), .help = "Where requests go." },
@@ -1068,8 +948,8 @@ static const struct conf_row conf_rows[] = {
 	  .help = "Where this gateway is, for `prefer_zone`; by default the registration's." },
 	{ CONF_OPTIONAL("registry", struct gw_conf, registry, &registry_object),
 	  .flags = CONF_NULL | CONF_FIXED_COUNT, .help = "Where instances of services are found." },
-	{ CONF_MAP("auth", struct gw_conf, auth, &auth_object), .valid_name = valid_name, .max = 64,
-	  .help = "Ways to prove an identity, by name." },
+	{ CONF_MAP("auth", struct gw_conf, auth, &gw_auth_object), .valid_name = valid_name,
+	  .max = 64, .help = "Ways to prove an identity, by name." },
 	{ CONF_INT("token_cache_tokens", struct gw_conf, token_cache_tokens), .min = 64,
 	  .max = 1 << 24, .def = "65536", .flags = CONF_FIXED,
 	  .help = "Verified tokens remembered." },

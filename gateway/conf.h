@@ -90,12 +90,40 @@ struct gw_registry {
 };
 
 struct gw_jwks {
-	struct str file;
+	struct str file, url; /* p NULL: not that; one of the two is there */
+	struct str ca;        /* PEM file; p NULL: whom the system trusts */
+	struct str cache;     /* file; p NULL: none */
+	uint32_t refresh_s, timeout_ms;
+	bool allow_http;
+	bool has_file, has_url; /* given, perhaps wrongly */
+};
+
+enum gw_auth_type { GW_AUTH_JWT, GW_AUTH_API_KEY, GW_AUTH_MTLS };
+extern const char *const gw_auth_types[]; /* their names, and NULL */
+
+/* Where a token or API key stands in a request. */
+enum gw_token_place { GW_TOKEN_HEADER, GW_TOKEN_COOKIE, GW_TOKEN_QUERY };
+
+struct gw_token {
+	int place; /* enum gw_token_place */
+	struct str name;
+	enum http_name id; /* of a header */
+};
+
+#define GW_TOKENS_MAX 4
+struct gw_tokens {
+	struct gw_token *list;
+	size_t count;
 };
 
 struct gw_auth {
 	struct str name;
-	int type; /* 0: jwt */
+	int type;                /* enum gw_auth_type */
+	struct gw_tokens tokens; /* in the order of search; none with mtls */
+	bool keep_token;
+	struct str keys_file; /* of API keys */
+	struct str *allow;    /* patterns for the names in a client certificate, see names.h */
+	size_t allow_count;
 	struct str issuer;
 	struct str *audiences;
 	size_t audiences_count;
@@ -299,10 +327,23 @@ struct gw_mirror {
 	struct gw_service *to; /* resolved */
 };
 
-/* A claim and the words of which a token must have one; claims must all be fulfilled. */
+enum gw_require_kind {
+	GW_REQUIRE_ANY, /* the claim is or holds one of the words */
+	GW_REQUIRE_ALL, /* ... all of them */
+	GW_REQUIRE_IS,  /* it is, as a whole and by type, one of them */
+};
+
+struct gw_word {
+	struct str text; /* as in struct claim */
+	bool is_string;
+};
+
+/* What a claim must be like; all of a route's must be fulfilled. */
+#define GW_CONDITIONS 4U /* at most, of one claim */
 struct gw_require {
-	struct str claim;
-	struct str *words;
+	struct str claim; /* name or path */
+	enum gw_require_kind kind;
+	struct gw_word *words;
 	size_t words_count;
 };
 
@@ -311,10 +352,20 @@ struct gw_requires {
 	size_t count;
 };
 
+/* Ways to prove an identity on a route, in the order of search. */
+#define GW_AUTHS_MAX 8
+struct gw_auth_names {
+	struct str *names;
+	struct gw_auth **to; /* resolved by the checks */
+	size_t count;
+	bool is_list; /* written as one */
+};
+
 struct gw_route {
 	struct str name;
 	struct gw_match match;
-	struct str auth;
+	struct gw_auth_names auth;
+	bool auth_optional; /* nobody needs to prove anything, but who tries must succeed */
 	struct str *limits;
 	size_t limits_count;
 	struct gw_requires require;
@@ -336,7 +387,6 @@ struct gw_route {
 	uint64_t max_body_bytes; /* 0: as in defaults */
 	bool websocket;
 	/* resolved by the checks: */
-	struct gw_auth *auth_to;
 	struct gw_service *service_to;
 };
 

@@ -74,22 +74,6 @@ void gw_check_service_tls(struct conf *c, void *object)
 		     "everything");
 }
 
-void gw_check_auth(struct conf *c, void *object)
-{
-	struct gw_auth *auth = object;
-
-	for (size_t i = 0; i < auth->forward_count; i++) {
-		for (size_t j = 0; j < i; j++) {
-			if (!str_ieq(auth->forward[i].value, auth->forward[j].value))
-				continue;
-			conf_enter_name(c, "forward", auth->forward[i].name);
-			conf_error(c, "is sent as %s already, for the claim \"%s\"",
-				   auth->forward[i].value.p, auth->forward[j].name.p);
-			conf_leave(c);
-		}
-	}
-}
-
 void gw_check_limit_store(struct conf *c, void *object)
 {
 	struct gw_limit_store *store = object;
@@ -302,10 +286,13 @@ static void resolve_route(struct check *k, struct gw_route *route)
 {
 	ptrdiff_t at;
 
-	if (route->auth.p) {
-		conf_enter(k->c, "auth");
-		at = names_resolve(&k->auths, k->c, route->auth);
-		route->auth_to = at < 0 ? NULL : &k->conf->auth[at];
+	for (size_t i = 0; i < route->auth.count; i++) {
+		if (route->auth.is_list)
+			conf_enter_index(k->c, "auth", i);
+		else
+			conf_enter(k->c, "auth");
+		at = names_resolve(&k->auths, k->c, route->auth.names[i]);
+		route->auth.to[i] = at < 0 ? NULL : &k->conf->auth[at];
 		conf_leave(k->c);
 	}
 	if (route->service.p) {

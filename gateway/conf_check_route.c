@@ -221,6 +221,12 @@ void gw_check_route(struct conf *c, void *object)
 	check_target(c, route);
 	if (conf_has(c, "require") && !conf_has(c, "auth"))
 		conf_error_at(c, "require", "needs \"auth\"");
+	if (route->auth_optional && !conf_has(c, "auth"))
+		conf_error_at(c, "auth_optional", "needs \"auth\"");
+	if (route->auth_optional && conf_has(c, "require"))
+		conf_error_at(c, "auth_optional",
+			      "does not go with \"require\", which those who prove nothing cannot "
+			      "fulfil");
 	if (route->websocket)
 		needs_service(c, "websocket");
 	needs_service(c, "mirror");

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "gateway/api_keys.h"
 #include "gateway/conf.h"
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
@@ -100,14 +101,15 @@ static void check_service_tls(struct conf *c, const struct gw_service *service)
 
 /* --- keys of issuers ----------------------------------------------------------------------- */
 
-static void check_keys(struct conf *c, const struct gw_auth *auth)
+static void check_jwks(struct conf *c, const struct gw_auth *auth)
 {
 	struct jwks *keys = NULL;
 	unsigned algorithms = 0;
 	struct err err;
 
+	check_trust(c, "jwks.ca", auth->jwks.ca);
 	if (!auth->jwks.file.p)
-		return; /* said already */
+		return; /* at a URL, or said already */
 	if (jwks_load_file(&keys, auth->jwks.file.p, &err) < 0) {
 		conf_error_at(c, "jwks.file", "%s", err.text);
 		return;
@@ -119,6 +121,20 @@ static void check_keys(struct conf *c, const struct gw_auth *auth)
 			      "no key of %s is for one of these, so no token could be good",
 			      auth->jwks.file.p);
 	jwks_put(&keys);
+}
+
+static void check_keys(struct conf *c, const struct gw_auth *auth)
+{
+	struct api_keys *keys = NULL;
+	struct err err;
+
+	if (auth->type == GW_AUTH_JWT)
+		check_jwks(c, auth);
+	if (auth->type != GW_AUTH_API_KEY || !auth->keys_file.p)
+		return;
+	if (api_keys_load_file(&keys, auth->keys_file.p, auth->user_claim, &err) < 0)
+		conf_error_at(c, "keys_file", "%s", err.text);
+	api_keys_put(&keys);
 }
 
 /* --- files that are written ---------------------------------------------------------------- */
@@ -151,6 +167,16 @@ static void check_written(struct conf *c, const struct gw_conf *conf)
 		if (rc < 0)
 			conf_error_at(c, "access_log.path", "%s: its folder: %s",
 				      conf->access_log.path.p, strerror(-rc));
+	}
+	for (size_t i = 0; i < conf->auth_count; i++) {
+		rc = conf->auth[i].jwks.cache.p ? folder_problem(conf->auth[i].jwks.cache) : 0;
+		if (rc == 0)
+			continue;
+		conf_enter_name(c, "auth", conf->auth[i].name);
+		conf_warn_at(c, "jwks.cache",
+			     "%s: its folder: %s; a start while the URL is away will know no keys",
+			     conf->auth[i].jwks.cache.p, strerror(-rc));
+		conf_leave(c);
 	}
 	if (conf->registry && conf->registry->cache.p) {
 		rc = folder_problem(conf->registry->cache);

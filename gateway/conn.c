@@ -205,6 +205,7 @@ static void conn_free(struct loop_task *task)
 
 	SSL_free(c->ssl);
 	free(c->client_certificate);
+	free(c->client_names);
 	if (c->conf)
 		worker_conf_put(c->conf);
 	c->in.start = c->in.end = c->out.start = c->out.end = 0;
@@ -328,6 +329,9 @@ struct request *conn_request_new(struct conn *c, const char *protocol,
 	r->tls_policy = c->tls_policy;
 	if (c->client_certificate)
 		r->client_certificate = str_from(c->client_certificate);
+	if (c->client_names)
+		r->client_names = str_from(c->client_names);
+	r->client_until_s = c->client_until_s;
 	r->scheme = c->ssl ? STR("https") : STR("http");
 	r->client = c->peer;
 	r->client_ip = r->peer_ip = c->peer_ip;
@@ -391,6 +395,8 @@ static void conn_do_handshake(struct conn *c)
 		metrics_inc(&stats->handshakes_resumed, 1);
 	c->tls_policy = tls_connection_policy(c->ssl);
 	c->client_certificate = tls_client_certificate(c->ssl);
+	if (c->client_certificate)
+		c->client_names = tls_client_names(c->ssl, &c->client_until_s);
 	/* What came before the last read found nothing more has raised its event. */
 	c->can_read = was_done || c->expects_eof || !tls_is_drained(c->ssl);
 	c->can_write = true;

@@ -40,6 +40,8 @@ struct conn {
 	const char *tls;                /* version, "" on plain connections */
 	uint64_t tls_policy;            /* under which it was made */
 	char *client_certificate;       /* verified, as a text for services; NULL: none */
+	char *client_names;             /* all names in it, see tls_client_names; NULL: none */
+	int64_t client_until_s;         /* ... and the end of its time */
 	const struct conn_proto *proto; /* NULL during the handshake */
 	void *proto_state;
 	struct loop_timer timer;

@@ -619,6 +619,7 @@ static void explain(struct buf *out, enum jwt_result result, struct str token,
 	case JWT_OK:
 	case JWT_MISSING:
 	case JWT_INTERNAL:
+	case JWT_NO_KEYS:
 	case JWT_RESULTS:
 		break;
 	}

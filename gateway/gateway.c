@@ -7,6 +7,7 @@
 
 #include "gateway/admin.h"
 #include "gateway/handover.h"
+#include "gateway/keyring.h"
 #include "gateway/listeners.h"
 #include "gateway/pools.h"
 #include "gateway/tls_files.h"
@@ -30,7 +31,8 @@ const char *gateway_state_name(enum gateway_state s)
 
 bool gateway_is_ready(const struct gateway *g)
 {
-	return g->state == GATEWAY_RUNNING && pools_are_ready(g->pools);
+	return g->state == GATEWAY_RUNNING && pools_are_ready(g->pools) &&
+	       keyring_is_ready(g->keyring);
 }
 
 /* --- start
@@ -96,7 +98,10 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 	g->loop = loop_new();
 	g->limits = limits_table_new(conf->rate_limit_keys);
 	g->token_cache = token_cache_new(conf->token_cache_tokens);
-	if (!g->loop || !g->limits || !g->token_cache)
+	g->revoked = revoked_new();
+	g->keyring = g->loop ? keyring_new(g) : NULL;
+	if (!g->limits || !g->token_cache || !g->revoked || !g->keyring ||
+	    keyring_adopt(g->keyring, snapshot) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	rc = make_workers(g, err);
 	if (rc == 0) {
@@ -236,8 +241,10 @@ int gateway_reload(struct gateway *g, struct buf *out)
 		rc = conf_check_reload(&gw_conf_object, &g->snapshot->conf, &fresh->conf, &errors);
 	if (rc == 0)
 		files = load_tls_files(fresh, &errors);
-	if (files)
+	if (files && keyring_adopt(g->keyring, fresh) == 0)
 		confs = make_confs(g, fresh, files, &errors);
+	else if (files)
+		conf_errors_add(&errors, "", "out of memory");
 	rc = confs ? 0 : -EINVAL;
 	if (!confs) {
 		report(&errors, g->config_file, out);
@@ -246,9 +253,11 @@ int gateway_reload(struct gateway *g, struct buf *out)
 		g->reloads_failed++;
 		snapshot_put(&fresh);
 		tls_files_free(&files);
+		keyring_settle(g->keyring);
 	} else {
 		snapshot_put(&g->snapshot);
 		g->snapshot = fresh;
+		keyring_settle(g->keyring);
 		tls_files_free(&g->tls_files);
 		g->tls_files = files;
 		watch_tls_files(g);
@@ -443,6 +452,7 @@ int gateway_run(struct gateway *g, struct err *err)
 	}
 	g->tls_watch = file_watch_new(g->loop, TLS_CHANGE_DELAY_MS, TLS_POLL_MS, on_tls_change, g);
 	watch_tls_files(g);
+	keyring_settle(g->keyring);
 	pools_update(g->pools);
 	if (g->handover)
 		handover_finish(g);
@@ -470,7 +480,9 @@ void gateway_fini(struct gateway *g)
 	record_writer_free(&g->records);
 	admin_free(&g->admin);
 	pools_free(&g->pools);
+	keyring_free(&g->keyring);
 	token_cache_free(&g->token_cache);
+	revoked_free(&g->revoked);
 	limits_table_free(&g->limits);
 	sockets_fini(&g->inherited);
 	file_watch_free(&g->tls_watch);

@@ -8,6 +8,7 @@
 
 #include "gateway/limits.h"
 #include "gateway/record.h"
+#include "gateway/revoked.h"
 #include "gateway/snapshot.h"
 #include "gateway/token_cache.h"
 #include "gateway/worker.h"
@@ -18,6 +19,7 @@ struct file_watch;
 struct tls_files;
 struct admin;
 struct handover;
+struct keyring;
 struct pools;
 struct upgrade;
 
@@ -33,6 +35,7 @@ struct gateway {
 	/* shared by all threads */
 	struct limits_table *limits;
 	struct token_cache *token_cache;
+	struct revoked *revoked;
 	struct record_writer *records; /* NULL: no access log */
 
 	/* the main thread's */
@@ -42,6 +45,7 @@ struct gateway {
 	struct worker **workers;
 	unsigned worker_count, workers_running;
 	struct pools *pools;
+	struct keyring *keyring;
 	struct admin *admin;
 	enum gateway_state state;
 	struct loop_timer state_timer;

@@ -9,6 +9,7 @@
 
 #include "gateway/admin.h"
 #include "gateway/gateway.h"
+#include "gateway/keyring.h"
 #include "gateway/pools.h"
 #include "lib/daemon.h"
 #include "lib/http_client.h"
@@ -293,7 +294,7 @@ static void on_check(struct loop_timer *timer)
 	struct handover *h = container_of(timer, struct handover, timer);
 	struct gateway *g = h->gateway;
 
-	if (!h->is_ready && pools_are_ready(g->pools)) {
+	if (!h->is_ready && pools_are_ready(g->pools) && keyring_is_ready(g->keyring)) {
 		h->is_ready = true;
 		h->until_ms = loop_now_ms(g->loop) + ANSWER_MS;
 		/* If it is gone, the descriptor tells. */
@@ -304,7 +305,8 @@ static void on_check(struct loop_timer *timer)
 		return;
 	}
 	gateway_fail(g, h->is_ready ? "the gatewayd to take over from does not let go"
-				    : "no list of some service's instances within 10 s; the "
+				    : "no list of some service's instances, or no answer about "
+				      "the keys of some issuer, within 10 s; the "
 				      "gatewayd to take over from goes on");
 	handover_free(&g->handover);
 }

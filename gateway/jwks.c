@@ -47,6 +47,7 @@ enum key_verdict {
 struct entry {
 	const json_t *json;
 	struct jwks_key *key;
+	bool is_strict;
 	const char *problem; /* with KEY_WRONG: "n is not base64url" */
 };
 
@@ -249,7 +250,7 @@ static enum key_verdict read_key(struct entry *e)
 	else if (str_eqz(kty, "OKP"))
 		verdict = read_okp(e);
 	else if (str_eqz(kty, "oct"))
-		verdict = read_oct(e);
+		verdict = e->is_strict ? read_oct(e) : KEY_LEFT_OUT;
 	else
 		return kty.p ? KEY_LEFT_OUT : wrong(e, "\"kty\" is missing");
 	if (verdict != KEY_GOOD || !alg)
@@ -304,7 +305,11 @@ static int read_keys(struct jwks *set, const json_t *list, bool is_strict, struc
 	size_t i;
 
 	json_array_foreach (list, i, json) {
-		struct entry e = { .json = json, .key = &set->keys[set->count] };
+		struct entry e = {
+			.json = json,
+			.key = &set->keys[set->count],
+			.is_strict = is_strict,
+		};
 		enum key_verdict verdict = read_key(&e);
 
 		if (verdict == KEY_GOOD && keep_kid(e.key, &e) < 0)
@@ -374,7 +379,7 @@ int jwks_parse(struct jwks **out, struct str json, bool is_strict, struct err *e
 	return rc;
 }
 
-int jwks_load_file(struct jwks **out, const char *file, struct err *err)
+static int load(struct jwks **out, const char *file, bool is_strict, struct err *err)
 {
 	CLEANUP(cleanup_close) int fd = open(file, O_RDONLY | O_CLOEXEC);
 	CLEANUP(cleanup_free) char *text = malloc(JWKS_MAX_BYTES + 1);
@@ -391,9 +396,19 @@ int jwks_load_file(struct jwks **out, const char *file, struct err *err)
 	} while ((n > 0 && len <= JWKS_MAX_BYTES) || (n < 0 && errno == EINTR));
 	if (n < 0)
 		return err_set(err, -EINVAL, "cannot read %s: %s", file, strerror(errno));
-	rc = jwks_parse(out, str_of(text, len), true, &inner);
+	rc = jwks_parse(out, str_of(text, len), is_strict, &inner);
 	OPENSSL_cleanse(text, len);
 	return rc < 0 ? err_set(err, rc, "%s: %.400s", file, inner.text) : 0;
+}
+
+int jwks_load_file(struct jwks **out, const char *file, struct err *err)
+{
+	return load(out, file, true, err);
+}
+
+int jwks_load_copy(struct jwks **out, const char *file, struct err *err)
+{
+	return load(out, file, false, err);
 }
 
 struct jwks *jwks_ref(struct jwks *keys)

@@ -30,6 +30,7 @@ enum jwt_alg {
 	JWT_ALGS,
 };
 #define JWT_ALG_BIT(alg) (1U << (alg))
+#define JWT_ALGS_HMAC    (JWT_ALG_BIT(JWT_HS256) | JWT_ALG_BIT(JWT_HS384) | JWT_ALG_BIT(JWT_HS512))
 
 /* "RS256"; the words of a configuration in the order of the enum, ended by NULL. */
 extern const char *const jwt_alg_names[JWT_ALGS + 1];
@@ -58,12 +59,15 @@ struct jwks {
 /*
  * Reads a set. Strict: a key of a known type that is wrong, too short or private fails the whole
  * set with a sentence that names it by kid or index (a file is fixed by its owner). Not strict:
- * such keys are left out (a URL's owner may publish what we do not know). Keys for encryption and
+ * such keys are left out (a URL's owner may publish what we do not know), and secrets as well: who
+ * may read them there could sign. Keys for encryption and
  * keys of unknown types or curves are always left out. No usable key is an error. Returns 0,
  * -EINVAL, -ENOMEM.
  */
 int jwks_parse(struct jwks **out, struct str json, bool is_strict, struct err *err);
 int jwks_load_file(struct jwks **out, const char *file, struct err *err);
+/* The same, not strict: a copy of what was at a URL. */
+int jwks_load_copy(struct jwks **out, const char *file, struct err *err);
 
 struct jwks *jwks_ref(struct jwks *keys);
 void jwks_put(struct jwks **keys);

@@ -33,6 +33,7 @@ static const struct {
 	[JWT_NOT_YET_VALID] = { "not_yet_valid", "the token is not valid yet" },
 	[JWT_WRONG_ISSUER] = { "wrong_issuer", "the token was issued by somebody else" },
 	[JWT_WRONG_AUDIENCE] = { "wrong_audience", "the token is meant for somebody else" },
+	[JWT_NO_KEYS] = { "no_keys", "the keys that verify tokens are not there yet" },
 	[JWT_INTERNAL] = { "internal", "the token could not be checked" },
 };
 
@@ -586,15 +587,19 @@ enum jwt_result jwt_verify_signature(struct jwt_verifier *v, unsigned algorithms
 	return check_token(v, algorithms, keys, token, &parts);
 }
 
-bool jwt_bearer(struct str authorization, struct str *token)
+bool jwt_is_by(struct str token, struct str issuer)
 {
-	struct str text = str_trim(authorization), rest;
+	unsigned char bytes[BASE64URL_DECODED_MAX(JWT_MAX_BYTES)];
+	const struct claim *iss;
+	struct claims claims;
+	struct parts parts;
+	long len;
 
-	if (!str_istarts(text, STR("Bearer ")))
+	if (token.len > JWT_MAX_BYTES || !cut(token, &parts))
 		return false;
-	rest = str_trim(str_sub(text, 7, text.len));
-	if (rest.len == 0)
+	len = base64url_decode(bytes, parts.payload);
+	if (len <= 0 || claims_parse(&claims, str_of((const char *)bytes, (size_t)len)) < 0)
 		return false;
-	*token = rest;
-	return true;
+	iss = find(&claims, "iss");
+	return iss && iss->kind == CLAIM_STRING && str_eq(iss->text, issuer);
 }

@@ -32,6 +32,7 @@ enum jwt_result {
 	JWT_WRONG_ISSUER,
 	JWT_WRONG_AUDIENCE,
 	JWT_INTERNAL, /* out of memory: 500, not 401 */
+	JWT_NO_KEYS,  /* there is no key set yet; never by jwt_verify */
 	JWT_RESULTS,
 };
 
@@ -72,5 +73,5 @@ enum jwt_result jwt_verify(struct jwt_verifier *v, const struct jwt_rules *rules
 enum jwt_result jwt_verify_signature(struct jwt_verifier *v, unsigned algorithms, struct jwks *keys,
 				     struct str token);
 
-/* The token of "Bearer TOKEN" (RFC 6750 2.1), the scheme in any case. False for anything else. */
-bool jwt_bearer(struct str authorization, struct str *token);
+/* Whether it says that this issuer made it, unproven: to choose whom to ask. */
+bool jwt_is_by(struct str token, struct str issuer);

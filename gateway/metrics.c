@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/metrics.h"
 
+#include "gateway/keyring.h"
 #include "gateway/pools.h"
 #include "gateway/tls_files.h"
 #include "lib/clock.h"
@@ -237,6 +238,17 @@ static void write_outcomes(const struct gateway *g, struct buf *out)
 		    SUM(g, auth_ok));
 	metrics_u64(out, "gatehouse_gateway_auth_total",
 		    METRICS_LABELS({ "result", STR("refused") }), SUM(g, auth_refused));
+	metrics_u64(out, "gatehouse_gateway_auth_total",
+		    METRICS_LABELS({ "result", STR("anonymous") }), SUM(g, auth_anonymous));
+	metrics_family(out, "gatehouse_gateway_auth_refused_total", "counter",
+		       "Credentials refused, by reason.");
+	for (unsigned i = 1; i < AUTH_REFUSALS; i++)
+		metrics_u64(out, "gatehouse_gateway_auth_refused_total",
+			    METRICS_LABELS({ "reason",
+					     str_from(auth_refusal_name((enum auth_refusal)i)) }),
+			    sum(g, offsetof(struct worker_stats, auth_refusals) +
+					   i * sizeof(uint64_t)));
+	keyring_write_metrics(g->keyring, out);
 }
 
 static void write_overload(const struct gateway *g, struct buf *out)

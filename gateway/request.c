@@ -24,6 +24,7 @@ const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_VERSION_GONE] = "version_gone",
 	[REASON_UNAUTHENTICATED] = "unauthenticated",
 	[REASON_FORBIDDEN] = "forbidden",
+	[REASON_NO_KEYS] = "no_keys",
 	[REASON_RATE_LIMITED] = "rate_limited",
 	[REASON_OVERLOADED] = "overloaded",
 	[REASON_TOO_LARGE] = "too_large",

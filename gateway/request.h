@@ -24,6 +24,7 @@ struct worker;
 struct worker_conf;
 struct gw_service;
 struct mirror;
+struct snapshot_auth;
 struct snapshot_route;
 
 /* What the downstream side does for whoever answers. All calls only queue; nothing is freed under
@@ -79,6 +80,7 @@ enum request_reason {
 	REASON_VERSION_GONE,
 	REASON_UNAUTHENTICATED,
 	REASON_FORBIDDEN,
+	REASON_NO_KEYS, /* to check a token with, yet */
 	REASON_RATE_LIMITED,
 	REASON_OVERLOADED, /* shed: the worker's queue is too long */
 	REASON_TOO_LARGE,
@@ -130,6 +132,8 @@ struct request {
 	const char *tls;               /* "TLSv1.3", "" for plain text */
 	uint64_t tls_policy;           /* of the connection, see tls_server.h */
 	struct str client_certificate; /* verified, as for X-Forwarded-Client-Cert; len 0: none */
+	struct str client_names;       /* in that certificate, see tls_client_names; p NULL: none */
+	int64_t client_until_s;        /* ... and the end of its time */
 	struct str peer_ip;            /* of the connection, as text */
 	struct str client_ip;          /* the client's, as text */
 	bool is_from_proxy;            /* the peer is a trusted proxy */
@@ -157,7 +161,8 @@ struct request {
 	struct str upstream_path;           /* after rewriting */
 	const struct snapshot_route *route; /* NULL until routed */
 	const struct gw_service *service;
-	struct identity *identity; /* held; NULL while anonymous */
+	struct identity *identity;        /* held; NULL while anonymous */
+	const struct snapshot_auth *auth; /* by which it was proven */
 	struct str request_id;
 	struct str trace_id;
 	uint64_t max_body;           /* bytes; 0: no bound */

@@ -25,11 +25,20 @@ static uint64_t mix_str(uint64_t h, struct str s)
 	return hash_mix64(h ^ hash_str(s)) + s.len + 1;
 }
 
+uint64_t snapshot_auth_fingerprint(const struct snapshot_auth *auth, const struct auth_view *view)
+{
+	uint64_t h = auth->fingerprint;
+
+	if (view->jwks)
+		h = hash_mix64(h ^ view->jwks->fingerprint);
+	return h;
+}
+
 /* Differs as soon as anything differs that decides whether a token is good and what it says. */
 static uint64_t auth_fingerprint(const struct snapshot_auth *auth)
 {
 	const struct jwt_rules *r = &auth->rules;
-	uint64_t h = mix_str(auth->keys->fingerprint, auth->conf->name);
+	uint64_t h = mix_str(0, auth->conf->name);
 	const uint64_t numbers[] = { r->algorithms, (uint64_t)r->leeway_s,
 				     (uint64_t)r->max_lifetime_s };
 
@@ -40,15 +49,46 @@ static uint64_t auth_fingerprint(const struct snapshot_auth *auth)
 	h = mix_str(h, STR("forward"));
 	for (size_t i = 0; i < r->forward_count; i++)
 		h = mix_str(h, r->forward[i]);
+	for (size_t i = 0; i < auth->conf->allow_count; i++)
+		h = mix_str(h, auth->conf->allow[i]);
 	return h;
+}
+
+/* The keys that stand in files. Returns false when out of memory. */
+static bool build_keys(struct build *b, struct snapshot_auth *auth)
+{
+	const struct gw_auth *conf = auth->conf;
+	struct api_keys *api_keys = NULL;
+	struct jwks *jwks = NULL;
+	char path[160];
+	struct err err;
+	int rc = 0;
+
+	if (conf->type == GW_AUTH_MTLS)
+		return true;
+	auth->keys = auth_keys_new();
+	if (!auth->keys)
+		return false;
+	if (conf->type == GW_AUTH_API_KEY)
+		rc = api_keys_load_file(&api_keys, conf->keys_file.p, conf->user_claim, &err);
+	else if (conf->jwks.file.p)
+		rc = jwks_load_file(&jwks, conf->jwks.file.p, &err);
+	else
+		return true; /* from a URL, by whoever runs the gateway */
+	if (rc < 0) {
+		snprintf(path, sizeof(path), "auth.%.64s.%s", conf->name.p,
+			 conf->type == GW_AUTH_JWT ? "jwks.file" : "keys_file");
+		conf_errors_add(b->errors, path, "%s", err.text);
+		return true;
+	}
+	auth_keys_set(auth->keys, jwks, api_keys);
+	return true;
 }
 
 static bool build_auth(struct build *b, struct snapshot_auth *auth)
 {
 	const struct gw_auth *conf = auth->conf;
 	struct str *forward = arena_array(b->a, struct str, conf->forward_count + 1);
-	char path[160];
-	struct err err;
 	char *challenge;
 
 	for (size_t i = 0; forward && i < conf->forward_count; i++)
@@ -64,17 +104,18 @@ static bool build_auth(struct build *b, struct snapshot_auth *auth)
 		.forward = forward,
 		.forward_count = conf->forward_count,
 	};
-	challenge = arena_printf(b->a, "Bearer realm=\"%s\"", conf->realm.p);
-	if (!forward || !challenge)
+	if (!forward)
 		return false;
-	auth->challenge = str_from(challenge);
-	if (jwks_load_file(&auth->keys, conf->jwks.file.p, &err) < 0) {
-		snprintf(path, sizeof(path), "auth.%.64s.jwks.file", conf->name.p);
-		conf_errors_add(b->errors, path, "%s", err.text);
-		return true;
+	if (conf->type != GW_AUTH_MTLS) {
+		challenge = arena_printf(b->a, "%s realm=\"%s\"",
+					 conf->type == GW_AUTH_JWT ? "Bearer" : "ApiKey",
+					 conf->realm.p);
+		if (!challenge)
+			return false;
+		auth->challenge = str_from(challenge);
 	}
 	auth->fingerprint = auth_fingerprint(auth);
-	return true;
+	return build_keys(b, auth);
 }
 
 static bool build_auths(struct build *b)
@@ -103,11 +144,14 @@ static bool build_guard(struct build *b)
 	for (size_t i = 0; i < conf->auth_count; i++)
 		count += conf->auth[i].forward_count;
 	names = arena_array(b->a, struct str, count + 1);
+	/* In which services look for the user whatever this configuration says. */
+	if (names)
+		names[at++] = STR("X-User-Id");
 	for (size_t i = 0; names && i < conf->auth_count; i++) {
 		for (size_t j = 0; j < conf->auth[i].forward_count; j++)
 			names[at++] = conf->auth[i].forward[j].value;
 	}
-	b->s->guard = names ? headers_guard_new(b->a, names, count) : NULL;
+	b->s->guard = names ? headers_guard_new(b->a, names, at) : NULL;
 	return b->s->guard != NULL;
 }
 
@@ -293,13 +337,26 @@ static bool build_version(struct build *b, struct snapshot_route *route)
 	return (!conf->deprecated_ms || v->deprecation.p) && (!conf->sunset_ms || v->sunset.p);
 }
 
+static bool build_route_auths(struct build *b, struct snapshot_route *route)
+{
+	const struct gw_auth_names *names = &route->conf->auth;
+	const struct snapshot_auth **auths = arena_array(b->a, const struct snapshot_auth *,
+							 names->count + 1);
+
+	for (size_t i = 0; auths && i < names->count; i++)
+		auths[i] = &b->s->auths[names->to[i] - b->s->conf.auth];
+	route->auths = auths;
+	route->auth_count = names->count;
+	return auths != NULL;
+}
+
 static bool build_route(struct build *b, struct snapshot_route *route)
 {
 	const struct gw_conf *conf = &b->s->conf;
 	const struct gw_route *c = route->conf;
 
-	if (c->auth_to)
-		route->auth = &b->s->auths[c->auth_to - conf->auth];
+	if (!build_route_auths(b, route))
+		return false;
 	route->max_body_bytes = c->max_body_bytes ? c->max_body_bytes
 						  : conf->defaults.max_body_bytes;
 	route->split_at = b->s->split_count;
@@ -428,7 +485,7 @@ void snapshot_put(struct snapshot **s)
 	if (!gone || __atomic_fetch_sub(&gone->refs, 1, __ATOMIC_ACQ_REL) != 1)
 		return;
 	for (size_t i = 0; i < gone->auth_count; i++)
-		jwks_put(&gone->auths[i].keys);
+		auth_keys_put(&gone->auths[i].keys);
 	router_free(&gone->router);
 	arena_fini(&gone->arena);
 	free(gone);
@@ -458,6 +515,22 @@ struct str snapshot_rewrite_path(const struct snapshot_route *route, struct str 
 	return str_of(p, prefix.len + rest.len);
 }
 
+static bool is_word(const struct claim *claim, const struct gw_word *word)
+{
+	return claim->kind != CLAIM_LIST && claim->kind != CLAIM_OTHER &&
+	       (claim->kind == CLAIM_STRING) == word->is_string && str_eq(claim->text, word->text);
+}
+
+static bool is_fulfilled(const struct gw_require *r, const struct claim *claim)
+{
+	size_t has = 0;
+
+	for (size_t i = 0; claim && i < r->words_count; i++)
+		has += r->kind == GW_REQUIRE_IS ? is_word(claim, &r->words[i])
+						: claim_has(claim, r->words[i].text);
+	return r->kind == GW_REQUIRE_ALL ? has == r->words_count : has > 0;
+}
+
 bool snapshot_fulfils(const struct snapshot_route *route, const struct identity *identity,
 		      struct str *claim)
 {
@@ -465,11 +538,8 @@ bool snapshot_fulfils(const struct snapshot_route *route, const struct identity 
 
 	for (size_t i = 0; i < require->count; i++) {
 		const struct gw_require *r = &require->claims[i];
-		bool has = false;
 
-		for (size_t j = 0; j < r->words_count; j++)
-			has = has || identity_claim_has(identity, r->claim, r->words[j]);
-		if (!has) {
+		if (!is_fulfilled(r, identity_claim(identity, r->claim))) {
 			*claim = r->claim;
 			return false;
 		}

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gateway/auth_keys.h"
 #include "gateway/conf.h"
 #include "gateway/headers.h"
 #include "gateway/jwt.h"
@@ -22,11 +23,15 @@ struct snapshot_auth {
 	const struct gw_auth *conf;
 	size_t index; /* in snapshot.auths: for one jwt_verifier per worker and issuer */
 	struct jwt_rules rules;
-	struct jwks *keys;
-	uint64_t fingerprint; /* of name, rules and keys: for token_cache_key. Unchanged parts keep
-				 it over a reload, so cached tokens stay valid exactly then. */
-	struct str challenge; /* "Bearer realm=\"…\"": WWW-Authenticate when no token was sent */
+	struct auth_keys *keys; /* held; NULL with mtls, which needs none */
+	uint64_t fingerprint;   /* of name and rules; see snapshot_auth_fingerprint */
+	struct str challenge;   /* "Bearer realm=\"…\"": WWW-Authenticate when no token was sent;
+				   p NULL: mtls, which no header asks for */
 };
+
+/* For token_cache_key: of name, rules and keys. Unchanged parts keep it over a reload, so cached
+ * tokens stay valid exactly then. */
+uint64_t snapshot_auth_fingerprint(const struct snapshot_auth *auth, const struct auth_view *view);
 
 /* A configured version, its response fields written beforehand. Empty (len 0): not sent. */
 struct snapshot_version {
@@ -39,7 +44,8 @@ struct snapshot_version {
 struct snapshot_route {
 	const struct gw_route *conf;
 	size_t index;
-	const struct snapshot_auth *auth; /* NULL: anonymous */
+	const struct snapshot_auth *const *auths; /* in the order of search */
+	size_t auth_count;                        /* 0: anonymous */
 	/* defaults' limits and the route's, without repetition */
 	const struct limits_rule *const *limits_before; /* checked before authentication */
 	size_t limits_before_count;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/status.h"
 
+#include "gateway/keyring.h"
 #include "gateway/metrics.h"
 #include "gateway/pools.h"
 #include "gateway/survey.h"
@@ -183,6 +184,7 @@ void gateway_write_status(const struct gateway *g, const struct survey *survey, 
 	json_add_u64(&w, "reloads", g->reloads);
 	write_workers(g, &w);
 	write_registry(g, &w);
+	keyring_write_status(g->keyring, &w);
 	write_services(g, survey, &w);
 	write_routes(g, &w);
 	json_open(&w, "latency_bounds_us", '[');

@@ -66,15 +66,30 @@ void token_cache_free(struct token_cache **c)
 	*c = NULL;
 }
 
+struct token_key token_cache_hash(const struct token_cache *c, struct str token)
+{
+	struct token_key hash;
+
+	for (size_t i = 0; i < 2; i++)
+		hash.hash[i] = hash_sip13(&c->keys[i], token.p, token.len);
+	return hash;
+}
+
+struct token_key token_cache_key_of(const struct token_key *hash, uint64_t fingerprint)
+{
+	struct token_key key;
+
+	for (size_t i = 0; i < 2; i++)
+		key.hash[i] = hash_mix64(hash->hash[i] ^ hash_mix64(fingerprint + i));
+	return key;
+}
+
 struct token_key token_cache_key(const struct token_cache *c, uint64_t fingerprint,
 				 struct str token)
 {
-	struct token_key key = { 0 };
+	struct token_key hash = token_cache_hash(c, token);
 
-	for (size_t i = 0; i < 2; i++)
-		key.hash[i] = hash_mix64(hash_sip13(&c->keys[i], token.p, token.len) ^
-					 hash_mix64(fingerprint + i));
-	return key;
+	return token_cache_key_of(&hash, fingerprint);
 }
 
 static struct shard *shard_of(struct token_cache *c, const struct token_key *key)

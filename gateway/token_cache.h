@@ -26,6 +26,9 @@ struct token_key {
 };
 struct token_key token_cache_key(const struct token_cache *c, uint64_t fingerprint,
 				 struct str token);
+/* The same in two steps, for a token that several issuers may have signed: the first one costs. */
+struct token_key token_cache_hash(const struct token_cache *c, struct str token);
+struct token_key token_cache_key_of(const struct token_key *hash, uint64_t fingerprint);
 
 /* The identity with a reference for the caller, or NULL. Never one whose expires_s <= now_s. */
 struct identity *token_cache_get(struct token_cache *c, const struct token_key *key, int64_t now_s);

@@ -40,8 +40,8 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_
 	c->services = calloc(conf->services_count + 1, sizeof(struct service *));
 	c->routes = calloc(snapshot->route_count + 1, sizeof(struct route_stats *));
 	c->splits = calloc(snapshot->split_count + 1, sizeof(struct split_stats *));
-	c->verifiers = calloc(snapshot->auth_count + 1, sizeof(struct jwt_verifier *));
-	if (!c->tls || !c->clients || !c->services || !c->routes || !c->splits || !c->verifiers) {
+	c->auths = calloc(snapshot->auth_count + 1, sizeof(struct worker_auth));
+	if (!c->tls || !c->clients || !c->services || !c->routes || !c->splits || !c->auths) {
 		err_set(err, -ENOMEM, "out of memory");
 		worker_conf_put(c);
 		return NULL;
@@ -85,23 +85,27 @@ void worker_conf_put(struct worker_conf *c)
 		if (c->services[i])
 			service_put(c->services[i]);
 	}
-	for (size_t i = 0; c->verifiers && i < c->snapshot->auth_count; i++)
-		jwt_verifier_free(&c->verifiers[i]);
+	for (size_t i = 0; c->auths && i < c->snapshot->auth_count; i++) {
+		jwt_verifier_free(&c->auths[i].verifier);
+		auth_view_fini(&c->auths[i].view);
+	}
 	free(c->tls);
 	free(c->clients);
 	free(c->services);
 	free(c->routes);
 	free(c->splits);
-	free(c->verifiers);
+	free(c->auths);
 	snapshot_put(&c->snapshot);
 	free(c);
 }
 
-struct jwt_verifier *worker_conf_verifier(struct worker_conf *c, size_t auth)
+struct worker_auth *worker_conf_auth(struct worker_conf *c, const struct snapshot_auth *auth)
 {
-	if (!c->verifiers[auth])
-		c->verifiers[auth] = jwt_verifier_new();
-	return c->verifiers[auth];
+	struct worker_auth *own = &c->auths[auth->index];
+
+	if (auth->keys ? auth_view_update(&own->view, auth->keys) : !own->fingerprint)
+		own->fingerprint = snapshot_auth_fingerprint(auth, &own->view);
+	return own;
 }
 
 static struct service *find_service(struct worker *w, struct str name)

@@ -9,9 +9,11 @@
 
 #include <pthread.h>
 
+#include "gateway/auth_keys.h"
 #include "gateway/conf.h"
 #include "gateway/overload.h"
 #include "gateway/record.h"
+#include "gateway/refusals.h"
 #include "gateway/request.h"
 #include "gateway/upstream/mirror.h"
 #include "lib/hmap.h"
@@ -22,6 +24,8 @@
 struct gateway;
 struct jwt_verifier;
 struct snapshot;
+struct snapshot_auth;
+struct worker_auth;
 struct tls_files;
 struct tls_client;
 struct tls_server;
@@ -61,7 +65,14 @@ struct worker_conf {
 	struct route_stats *
 		*routes; /* by the route's index, the last for requests without one; borrowed */
 	struct split_stats **splits; /* by split_at of the route and the split's index; borrowed */
-	struct jwt_verifier **verifiers; /* by the index of the issuer, made when first needed */
+	struct worker_auth *auths;   /* by the index of the auth */
+};
+
+/* What a worker has of one way to prove an identity. */
+struct worker_auth {
+	struct auth_view view;
+	uint64_t fingerprint;          /* of the rules and these keys */
+	struct jwt_verifier *verifier; /* made when first needed */
 };
 
 struct worker_listener {
@@ -81,7 +92,8 @@ struct worker_stats {
 	uint64_t http2_floods; /* connections ended for making work on purpose */
 	uint64_t reasons[REQUEST_REASONS];
 	uint64_t shed[GW_PRIORITIES];
-	uint64_t auth_ok, auth_cached, auth_refused;
+	uint64_t auth_ok, auth_cached, auth_refused, auth_anonymous;
+	uint64_t auth_refusals[AUTH_REFUSALS];
 	uint64_t upstream_tls, upstream_tls_resumed, upstream_tls_failed;
 	uint64_t upstream_connects, upstream_reuses, upstream_retries;
 	uint64_t bytes_in, bytes_out;
@@ -160,8 +172,8 @@ struct worker_conf *worker_conf_new(struct snapshot *snapshot, const struct tls_
 				    struct err *err);
 struct worker_conf *worker_conf_get(struct worker_conf *c);
 void worker_conf_put(struct worker_conf *c);
-/* NULL when out of memory. */
-struct jwt_verifier *worker_conf_verifier(struct worker_conf *c, size_t auth);
+/* With the newest keys. */
+struct worker_auth *worker_conf_auth(struct worker_conf *c, const struct snapshot_auth *auth);
 
 /* The text for a Date field, RFC 9110 6.6.1, renewed each second. */
 struct str worker_http_date(struct worker *w);

@@ -84,3 +84,10 @@ uint64_t tls_server_policy(const struct tls_server *s, struct str host);
  * Hash=…;Subject="…";URI=…;DNS=…. The text is malloc'ed; NULL when the client showed none.
  */
 char *tls_client_certificate(const SSL *ssl);
+
+/*
+ * All names in that certificate, a line each: "uri:…", "dns:…", "email:…", "cn:…"; those with
+ * control characters or bad UTF-8 are left out. *until_s is the end of its time (Unix). The text is
+ * malloc'ed; NULL when the client showed none.
+ */
+char *tls_client_names(const SSL *ssl, int64_t *until_s);

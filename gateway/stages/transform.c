@@ -8,7 +8,7 @@
 #include "gateway/worker.h"
 
 /* Fields that only we may write towards a service. */
-static bool is_ours(const struct request *r, enum http_name id)
+static bool is_ours(enum http_name id)
 {
 	switch (id) {
 	case HTTP_FORWARDED:
@@ -20,9 +20,6 @@ static bool is_ours(const struct request *r, enum http_name id)
 	case HTTP_X_REAL_IP:
 	case HTTP_X_REQUEST_ID:
 		return true;
-	case HTTP_AUTHORIZATION:
-		/* Checked here; services trust the identity headers and never see tokens. */
-		return r->route->auth != NULL;
 	default:
 		return false;
 	}
@@ -58,7 +55,7 @@ static struct str forwarded_for(struct request *r)
 
 static bool add_identity(struct request *r)
 {
-	const struct gw_auth *auth = r->route->auth->conf;
+	const struct gw_auth *auth = r->auth->conf;
 	bool ok = true;
 
 	for (size_t i = 0; i < auth->forward_count; i++) {
@@ -103,7 +100,7 @@ enum stage_result stage_transform(struct request *r)
 	headers_guard_strip(r->conf->snapshot->guard, h,
 			    r->conf->snapshot->conf.defaults.underscores_in_headers);
 	for (size_t i = 0; i < h->count; i++) {
-		if (!is_ours(r, h->fields[i].id))
+		if (!is_ours(h->fields[i].id))
 			h->fields[kept++] = h->fields[i];
 	}
 	h->count = kept;

@@ -250,9 +250,63 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "'routes':[" ROUTE "]}",
 		  "f: auth.r.algorithms: knows no algorithm \"none\"\n"
 		  "f: auth.r.algorithms: knows no algorithm \"RS255\"; did you mean \"RS256\"?\n"
-		  "f: auth.r.jwks.file: is required\n"
-		  "f: auth.r.jwks.url: is not supported by this version yet\n"
 		  "f: auth.r.forward.b: is sent as x-a already, for the claim \"a\"\n" },
+		{ "{" LISTEN "," SERVICES ",'auth':{"
+		  "'a':{'type':'jwt'},"
+		  "'b':{'type':'jwt','issuer':'i','algorithms':['HS256'],'jwks':{'file':'x','url':"
+		  "'http://x/'},'token':{'query':'t'},'allow':['cn:x']},"
+		  "'c':{'type':'jwt','issuer':'i','algorithms':['ES256'],'jwks':{'url':'ftp://x'},"
+		  "'token':[{'header':'a b'},{'cookie':'x','header':'y'},{}]},"
+		  "'d':{'type':'api_key','issuer':'i','token':[]},"
+		  "'e':{'type':'mtls','allow':['alice','dns:','cn:***'],'token':{'header':'x'}},"
+		  "'f':{'type':'jwt','issuer':'i','algorithms':['ES256'],'jwks':{}}},"
+		  "'routes':[" ROUTE "]}",
+		  "f: auth.a.issuer: is required\n"
+		  "f: auth.a.algorithms: is required\n"
+		  "f: auth.a.jwks: is required\n"
+		  "f: auth.b.allow: is not for \"type\": \"jwt\"\n"
+		  "f: auth.b.jwks: must have a \"file\" or a \"url\", not both\n"
+		  "f: auth.b.jwks.url: must begin with \"https://\": over http anybody on the way "
+		  "can put his own key in; \"allow_http\" permits it all the same\n"
+		  "f: auth.b.algorithms: HS256, HS384 and HS512 need \"jwks.file\": whoever can "
+		  "read a secret at a URL can sign\n"
+		  "f: auth.b.token: must be no query parameter: such tokens end up in logs, "
+		  "histories and Referer headers (RFC 6750 5.3)\n"
+		  "f: auth.c.jwks.url: must begin with \"https://\" or \"http://\", not "
+		  "\"ftp://x\"\n"
+		  "f: auth.c.token.header: must be a name without white space\n"
+		  "f: auth.c.token: must be {\"header\": NAME}, {\"cookie\": NAME} or "
+		  "{\"query\": NAME}, or a list of such\n"
+		  "f: auth.c.token: must be {\"header\": NAME}, {\"cookie\": NAME} or "
+		  "{\"query\": NAME}, or a list of such\n"
+		  "f: auth.d.token: must hold 1 to 4 places\n"
+		  "f: auth.d.issuer: is not for \"type\": \"api_key\"\n"
+		  "f: auth.d.keys_file: is required\n"
+		  "f: auth.e.allow[0]: must be \"uri:…\", \"dns:…\", \"email:…\" or \"cn:…\", not "
+		  "\"alice\"\n"
+		  "f: auth.e.allow[1]: must be \"uri:…\", \"dns:…\", \"email:…\" or \"cn:…\", not "
+		  "\"dns:\"\n"
+		  "f: auth.e.allow[2]: may have at most two \"*\", not \"cn:***\"\n"
+		  "f: auth.e.token: is not for \"type\": \"mtls\"\n"
+		  "f: auth.f.jwks: must have a \"file\" or a \"url\"\n" },
+		{ BASE "{'name':'a','match':{'path':'/a'},'service':'feed','auth':['rider','rider',"
+		       "'ridr'],'auth_optional':true,'require':{'a':{},'b':{'equals':['x']},'c':{"
+		       "'one_of':'x'},'d':{'is':1},'e':{'equals':{}},'f':{'contains':[]}}},"
+		       "{'name':'b','match':{'path':'/b'},'service':'feed','auth_optional':true},"
+		       "{'name':'c','match':{'path':'/c'},'service':'feed','auth':[]}]}",
+		  "f: routes[0].auth: names \"rider\" twice\n"
+		  "f: routes[0].require.a: must not be empty\n"
+		  "f: routes[0].require.b.equals: must be one value\n"
+		  "f: routes[0].require.c.one_of: must be a list of values\n"
+		  "f: routes[0].require.d.is: is no condition; there are \"equals\", \"one_of\", "
+		  "\"contains\" and \"contains_one_of\"\n"
+		  "f: routes[0].require.e.equals: must be a string, a number or a boolean\n"
+		  "f: routes[0].require.f.contains: must not be empty\n"
+		  "f: routes[0].auth_optional: does not go with \"require\", which those who prove "
+		  "nothing cannot fulfil\n"
+		  "f: routes[1].auth_optional: needs \"auth\"\n"
+		  "f: routes[2].auth: must hold 1 to 8 names\n"
+		  "f: routes[0].auth[2]: there is no auth \"ridr\"; did you mean \"rider\"?\n" },
 	};
 
 	for (size_t i = 0; i < CASES(cases); i++) {
@@ -377,8 +431,9 @@ static void compiles_routes(void **state)
 	user = &s->routes[m.route];
 	split = &s->routes[1];
 	assert_true(str_eqz(user->conf->name, "user"));
-	assert_ptr_equal(user->auth, &s->auths[0]);
-	assert_true(str_eqz(user->auth->challenge, "Bearer realm=\"rider\""));
+	assert_int_equal(user->auth_count, 1);
+	assert_ptr_equal(user->auths[0], &s->auths[0]);
+	assert_true(str_eqz(user->auths[0]->challenge, "Bearer realm=\"rider\""));
 	assert_int_equal(user->limits_before_count, 2);
 	assert_true(str_eqz(user->limits_before[0]->name, "global"));
 	assert_int_equal(user->limits_after_count, 1);
@@ -459,14 +514,26 @@ static void asks_for_every_required_claim(void **state)
 	snapshot_put(&s);
 }
 
+static uint64_t fingerprint_of(const struct snapshot *s)
+{
+	struct auth_view view = { 0 };
+	uint64_t fingerprint;
+
+	assert_true(auth_view_update(&view, s->auths[0].keys));
+	assert_false(auth_view_update(&view, s->auths[0].keys));
+	fingerprint = snapshot_auth_fingerprint(&s->auths[0], &view);
+	auth_view_fini(&view);
+	return fingerprint;
+}
+
 static void fingerprints_follow_rules_and_keys(void **state)
 {
 	struct snapshot *a = snapshot_of(KEYS(K1)), *b = snapshot_of(KEYS(K1)),
 			*c = snapshot_of(KEYS(K2));
 
 	assert_true(a && b && c);
-	assert_int_equal(a->auths[0].fingerprint, b->auths[0].fingerprint);
-	assert_int_not_equal(a->auths[0].fingerprint, c->auths[0].fingerprint);
+	assert_int_equal(fingerprint_of(a), fingerprint_of(b));
+	assert_int_not_equal(fingerprint_of(a), fingerprint_of(c));
 	assert_int_not_equal(a->generation, b->generation);
 	snapshot_ref(a);
 	snapshot_put(&b);
