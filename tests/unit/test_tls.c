@@ -302,6 +302,61 @@ static void keeps_records_until_they_are_let_go(void **state)
 	unlink(path);
 }
 
+/* Forward secrecy: no key of the exchange outlives it; and the connection does not miss them. */
+static void forgets_the_keys_of_the_exchange(void **state)
+{
+	static const char path[] = "/tmp/test-tls-forget.pem";
+	static const char *const groups[] = { "X25519:P-256", "P-256", "P-384:P-256" };
+	struct tls_server *s;
+
+	write_identity(path);
+	s = server_of(path, TLS1_2_VERSION);
+	for (size_t i = 0; i < 2 * CASES(groups); i++) {
+		int version = i < CASES(groups) ? TLS1_3_VERSION : TLS1_2_VERSION;
+		SSL_CTX *ctx = client_of(version);
+		SSL *client = SSL_new(ctx), *server;
+		EVP_PKEY *key = NULL;
+		enum tls_failure why;
+		int fds[2], rc = -EAGAIN;
+		char byte = 'x';
+
+		SSL_set1_groups_list(client, groups[i % CASES(groups)]);
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds), 0);
+		server = tls_server_accept(s, fds[1]);
+		SSL_set_fd(client, fds[0]);
+		SSL_set_connect_state(client);
+		for (int j = 0; j < 10 && (rc != 0 || !SSL_is_init_finished(client)); j++) {
+			SSL_do_handshake(client);
+			rc = rc ? tls_server_handshake(server, &why) : 0;
+		}
+		assert_int_equal(rc, 0);
+		if (SSL_get_tmp_key(server, &key)) {
+			assert_true(i2d_PUBKEY(key, NULL) <= 0);
+			EVP_PKEY_free(key);
+		}
+		if (SSL_get_peer_tmp_key(server, &key)) {
+			assert_true(i2d_PUBKEY(key, NULL) <= 0);
+			EVP_PKEY_free(key);
+		}
+		if (version == TLS1_3_VERSION)
+			assert_int_equal(SSL_key_update(client, SSL_KEY_UPDATE_REQUESTED), 1);
+		assert_int_equal(SSL_write(client, &byte, 1), 1);
+		assert_int_equal(tls_read(server, &byte, 1), 1);
+		assert_int_equal(tls_write(server, &byte, 1), 1);
+		assert_int_equal(SSL_read(client, &byte, 1), 1);
+		SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+		SSL_free(client);
+		SSL_free(server);
+		SSL_SESSION_free(newest);
+		newest = NULL;
+		SSL_CTX_free(ctx);
+		close(fds[0]);
+		close(fds[1]);
+	}
+	tls_server_free(s);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -309,6 +364,7 @@ int main(void)
 		cmocka_unit_test(resumes_at_another_worker_but_not_under_another_certificate),
 		cmocka_unit_test(ends_a_connection_of_endless_key_updates),
 		cmocka_unit_test(keeps_records_until_they_are_let_go),
+		cmocka_unit_test(forgets_the_keys_of_the_exchange),
 	};
 
 	return cmocka_run_group_tests_name("tls", tests, NULL, NULL);
