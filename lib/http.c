@@ -2,6 +2,7 @@
 #include "lib/http.h"
 
 #include "lib/cleanup.h"
+#include "lib/scan.h"
 
 static const struct str names[HTTP_NAMES] = {
 	[HTTP_ACCEPT] = STR("accept"),
@@ -101,11 +102,19 @@ bool http_is_token(struct str s)
 bool http_is_field_value(struct str s)
 {
 	unsigned bad = 0;
+	size_t i = 0;
 
-	for (size_t i = 0; i < s.len; i++) {
-		unsigned char c = (unsigned char)s.p[i];
+	while (i < s.len) {
+		/* Hardly any value has a tab. */
+		if (s.len - i >= SCAN_WIDTH && !scan_has_control(scan_load(s.p + i))) {
+			i += SCAN_WIDTH;
+			continue;
+		}
+		for (size_t end = MIN(s.len, i + SCAN_WIDTH); i < end; i++) {
+			unsigned char c = (unsigned char)s.p[i];
 
-		bad |= ((c < 0x20) & (c != '\t')) | (c == 0x7f);
+			bad |= ((c < 0x20) & (c != '\t')) | (c == 0x7f);
+		}
 	}
 	return !bad;
 }

@@ -5,7 +5,6 @@
 #include <llhttp/llhttp.h>
 
 #include "lib/cleanup.h"
-#include "lib/scan.h"
 
 const struct http1_limits http1_default_limits = {
 	.head_bytes = 32UL * 1024,
@@ -27,22 +26,7 @@ static long refuse(struct http1_head *head, int status, const char *problem)
  */
 static const char *line_problem(const char *p, size_t len)
 {
-	unsigned bad = 0;
-	size_t i = 0;
-
-	while (i < len) {
-		/* Hardly any line has a tab. */
-		if (len - i >= SCAN_WIDTH && !scan_has_control(scan_load(p + i))) {
-			i += SCAN_WIDTH;
-			continue;
-		}
-		for (size_t end = MIN(len, i + SCAN_WIDTH); i < end; i++) {
-			unsigned char c = (unsigned char)p[i];
-
-			bad |= ((c < 0x20) & (c != '\t')) | (c == 0x7f);
-		}
-	}
-	return bad ? "control byte in the message head" : NULL;
+	return http_is_field_value(str_of(p, len)) ? NULL : "control byte in the message head";
 }
 
 /* Length of the head with its empty line, 0 for "not complete", or -status. */
