@@ -11,6 +11,7 @@
 #include "gateway/snapshot.h"
 #include "gateway/tls_setup.h"
 #include "gateway/upstream/service.h"
+#include "gateway/upstream/tunnel.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/log.h"
@@ -412,10 +413,18 @@ static void on_drain_timeout(struct loop_timer *timer)
 	worker_on_idle(w);
 }
 
+static void on_goodbye(struct loop_timer *timer)
+{
+	struct worker *w = container_of(timer, struct worker, goodbye_timer);
+
+	w->says_goodbye = true;
+	tunnels_say_goodbye(w);
+}
+
 static void run_drain_order(struct loop_task *task)
 {
 	struct worker *w = container_of(task, struct worker, drain_order);
-	uint64_t now = loop_now_ms(w->loop);
+	uint64_t now = loop_now_ms(w->loop), left;
 
 	if (w->is_draining) {
 		on_drain_timeout(&w->drain_timer);
@@ -432,8 +441,10 @@ static void run_drain_order(struct loop_task *task)
 	w->is_draining = true;
 	list_for_each (node, &w->conns)
 		conn_kick(container_of(node, struct conn, node));
-	loop_timer_start(w->loop, &w->drain_timer,
-			 w->drain_until_ms > now ? w->drain_until_ms - now : 0);
+	left = w->drain_until_ms > now ? w->drain_until_ms - now : 0;
+	loop_timer_start(w->loop, &w->drain_timer, left);
+	/* Time enough for the answers to a goodbye, and for what is nearly done. */
+	loop_timer_start(w->loop, &w->goodbye_timer, left - left / 4);
 	worker_on_idle(w);
 }
 
@@ -491,11 +502,13 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index,
 	w->listeners = calloc(listeners->count, sizeof(*w->listeners));
 	w->chunks = calloc(CHUNKS_KEPT, sizeof(void *));
 	list_init(&w->conns);
+	list_init(&w->tunnels);
 	list_init(&w->idle_requests);
 	list_init(&w->mirrors);
 	pthread_mutex_init(&w->stats_lock, NULL);
 	w->accept_pause.on_fire = accept_resume;
 	w->drain_timer.on_fire = on_drain_timeout;
+	w->goodbye_timer.on_fire = on_goodbye;
 	w->drain_order.run = run_drain_order;
 	w->accept_order.run = run_accept_order;
 	w->overload.io.fd = -1;

@@ -118,6 +118,9 @@ struct worker {
 	uint64_t
 		drain_until_ms; /* connections are cut then; set before the drain order is posted */
 	struct loop_timer drain_timer;
+	struct loop_timer goodbye_timer; /* for tunnels, some time before they are cut */
+	bool says_goodbye;
+	struct list tunnels;
 	struct loop_task drain_order, accept_order;
 	struct loop_task
 		ended; /* posted to the main loop at the end of the thread; the gateway sets run */

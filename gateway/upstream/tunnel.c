@@ -5,12 +5,15 @@
 #include <sys/socket.h>
 
 #include "gateway/conf.h"
+#include "gateway/upstream/ws_track.h"
+#include "lib/hash.h"
 #include "lib/http1.h"
 
 #define OUT_HIGH (64UL * 1024) /* unsent bytes of the client beyond this: it waits */
 #define READ_MAX 16384UL
 
 struct tunnel {
+	struct list node; /* in the worker's tunnels */
 	struct request *r;
 	struct upconn *u;
 	struct service *service;   /* held */
@@ -24,7 +27,14 @@ struct tunnel {
 	bool service_ended; /* the service sent its last byte, and the client was told */
 	bool is_paused;     /* the client is slow */
 	bool is_over;
+	struct ws_track from_client, from_service;
+	bool says_goodbye; /* the gateway ends: wherever a frame ends, a Close of ours goes behind
+			    */
+	bool told_client, told_service; /* it did: nothing that comes is handed on any more */
 };
+
+/* 1001, "going away" (RFC 6455 7.4.1). */
+#define CLOSE_TO_CLIENT STR("\x88\x02\x03\xe9")
 
 bool tunnel_is_agreed(const struct request *r, const struct http1_head *head)
 {
@@ -42,6 +52,7 @@ bool tunnel_is_agreed(const struct request *r, const struct http1_head *head)
 static void tunnel_close(struct tunnel *t)
 {
 	t->is_over = true;
+	list_remove(&t->node);
 	loop_timer_stop(t->r->worker->loop, &t->timer);
 	upconn_close(t->u);
 	endpoint_finish(t->service, t->endpoint, ENDPOINT_OK, t->latency_us);
@@ -120,22 +131,103 @@ static void tunnel_send(struct tunnel *t)
 	}
 }
 
+/* --- goodbye ------------------------------------------------------------------------------- */
+
+static bool may_tell(const struct tunnel *t, const struct ws_track *track, bool was_told)
+{
+	return t->says_goodbye && !was_told && !track->has_closed && !track->is_broken;
+}
+
+static void tell_client(struct tunnel *t)
+{
+	t->told_client = true;
+	t->is_paused = !t->r->down->data(t->r, CLOSE_TO_CLIENT);
+}
+
+static void tell_service(struct tunnel *t)
+{
+	uint8_t frame[8] = { 0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe9 };
+
+	random_bytes(frame + 2, 4);
+	frame[6] ^= frame[2];
+	frame[7] ^= frame[3];
+	t->told_service = true;
+	buf_append(&t->out, frame, sizeof(frame));
+}
+
+static void tunnel_say_goodbye(struct tunnel *t)
+{
+	t->says_goodbye = true;
+	if (may_tell(t, &t->from_service, t->told_client) && !t->service_ended &&
+	    ws_track_is_between(&t->from_service) && !t->r->is_ended)
+		tell_client(t);
+	if (may_tell(t, &t->from_client, t->told_service) && !t->client_ended &&
+	    ws_track_is_between(&t->from_client)) {
+		tell_service(t);
+		tunnel_send(t);
+	}
+}
+
+void tunnels_say_goodbye(struct worker *w)
+{
+	list_for_each_safe (node, &w->tunnels)
+		tunnel_say_goodbye(container_of(node, struct tunnel, node));
+}
+
+/* --- what the service sends ---------------------------------------------------------------- */
+
+/* How much of it goes to the client: all, but for what is behind a Close of ours. */
+static size_t pass_to_client(struct tunnel *t, struct str data, bool *is_last)
+{
+	size_t end = ws_track_pass(&t->from_service, data);
+
+	*is_last = end && may_tell(t, &t->from_service, t->told_client);
+	return *is_last ? end : data.len;
+}
+
+static long discard_some(struct tunnel *t)
+{
+	char nowhere[4096];
+
+	return upconn_read(t->u, nowhere, sizeof(nowhere));
+}
+
 /* From the service's socket straight into what the client will get. */
 static long tunnel_receive_some(struct tunnel *t)
 {
 	struct request *r = t->r;
+	bool is_last;
 	size_t room;
-	char *at = r->down->reserve(r, READ_MAX, &room);
+	char *at;
 	long n;
 
+	if (t->told_client)
+		return discard_some(t);
+	at = r->down->reserve(r, READ_MAX, &room);
 	if (!at)
 		return -ENOBUFS;
 	n = upconn_read(t->u, at, room);
-	if (n > 0) {
-		t->is_paused = !r->down->commit(r, (size_t)n);
-		tunnel_moved(t);
-	}
+	if (n <= 0)
+		return n;
+	t->is_paused = !r->down->commit(r, pass_to_client(t, str_of(at, (size_t)n), &is_last));
+	if (is_last)
+		tell_client(t);
+	tunnel_moved(t);
 	return n;
+}
+
+/* What came in one piece with the head. */
+static void receive_first(struct tunnel *t)
+{
+	struct buf *in = &t->u->in;
+	bool is_last;
+	size_t n;
+
+	if (buf_len(in) == 0 || t->r->is_ended)
+		return;
+	n = pass_to_client(t, buf_str(in), &is_last);
+	t->is_paused = !t->r->down->data(t->r, str_sub(buf_str(in), 0, n));
+	buf_consume(in, buf_len(in));
 }
 
 static void tunnel_receive(struct tunnel *t)
@@ -143,11 +235,7 @@ static void tunnel_receive(struct tunnel *t)
 	struct request *r = t->r;
 	struct upconn *u = t->u;
 
-	/* What came in one piece with the head. */
-	if (buf_len(&u->in) && !r->is_ended) {
-		t->is_paused = !r->down->data(r, buf_str(&u->in));
-		buf_consume(&u->in, buf_len(&u->in));
-	}
+	receive_first(t);
 	while (!t->is_over && !t->is_paused && !t->service_ended && !r->is_ended) {
 		long n;
 
@@ -178,11 +266,31 @@ static void on_upconn(struct upconn *u, void *arg)
 		tunnel_receive(t);
 }
 
+/* The service has our Close; of the client only its own is waited for. */
+static bool discard_data(struct tunnel *t, struct str data)
+{
+	ws_track_pass(&t->from_client, data);
+	if (t->from_client.has_closed) {
+		t->client_ended = true;
+		tunnel_send(t);
+	}
+	return !t->is_over;
+}
+
 static bool sink_data(struct request *r, struct str data)
 {
 	struct tunnel *t = r->sink_state;
+	size_t end;
 
-	buf_add(&t->out, data);
+	if (t->told_service)
+		return discard_data(t, data);
+	end = ws_track_pass(&t->from_client, data);
+	if (end && may_tell(t, &t->from_client, t->told_service)) {
+		buf_add(&t->out, str_sub(data, 0, end));
+		tell_service(t);
+	} else {
+		buf_add(&t->out, data);
+	}
 	if (buf_failed(&t->out)) {
 		tunnel_break(t, REASON_INTERNAL);
 		return false;
@@ -240,6 +348,8 @@ void tunnel_start(struct request *r, struct upconn *u, struct service *service,
 	t->endpoint = endpoint;
 	t->latency_us = latency_us;
 	t->timer.on_fire = on_timer;
+	t->from_client.is_masked = true;
+	list_add_tail(&r->worker->tunnels, &t->node);
 	buf_init(&t->out, 16 * OUT_HIGH);
 	r->sink = &tunnel_sink;
 	r->sink_state = t;
@@ -249,4 +359,6 @@ void tunnel_start(struct request *r, struct upconn *u, struct service *service,
 	loop_timer_start(r->worker->loop, &t->timer, r->service->websocket_idle_timeout_ms);
 	r->down->read_body(r);
 	tunnel_receive(t);
+	if (!t->is_over && r->worker->says_goodbye)
+		tunnel_say_goodbye(t);
 }

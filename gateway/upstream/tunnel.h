@@ -2,7 +2,8 @@
 /*
  * What a request becomes when the service switched protocols: bytes in both directions that nobody
  * here reads, with back pressure, each direction ended by itself, until both are over or nothing
- * has moved for too long. The sink of the request (request.h) in place of the exchange.
+ * has moved for too long. Only where frames end is followed, so that a worker that ends can say
+ * goodbye. The sink of the request (request.h) in place of the exchange.
  */
 #pragma once
 
@@ -23,3 +24,7 @@ bool tunnel_is_agreed(const struct request *r, const struct http1_head *head);
  */
 void tunnel_start(struct request *r, struct upconn *u, struct service *service,
 		  struct endpoint *endpoint, uint64_t latency_us);
+
+/* Every tunnel of the worker gets a Close frame, 1001, in both directions: now, or as soon as the
+ * frame under way there is complete. */
+void tunnels_say_goodbye(struct worker *w);

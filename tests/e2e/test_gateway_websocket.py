@@ -477,6 +477,69 @@ def test_drain_lets_it_go_on_for_a_while(make_rig, tmp_path, procs):
         service.stop()
 
 
+GOING_AWAY = b"\x03\xe9"
+CLOSE = websocket.frame(GOING_AWAY, 8, mask=False)
+WHOLE = websocket.frame(b"in two halves", mask=False)
+LATE = websocket.frame(b"too late", mask=False)
+
+
+def waits_for_close(first, second):
+    """Sends, and sends the rest when it was told that the gateway goes away."""
+
+    def serve(peer):
+        websocket.accept(peer)
+        peer.send(first)
+        got = b""
+        while data := peer.sock.recv(65536):
+            got += data
+            if len(got) == 8:
+                peer.send(second)
+        peer.service.told.append(got)
+        raise OSError("over")
+
+    service = Scripted(serve)
+    service.told = []
+    return service
+
+
+def test_drain_says_goodbye_between_frames(make_rig, tmp_path, procs):
+    """Both sides get a Close, never within a frame, and nothing behind it."""
+    rig = make_rig(tmp_path, procs)
+    services = {"idle": waits_for_close(b"", LATE),
+                "half": waits_for_close(WHOLE[:5], WHOLE[5:])}
+    for name, service in services.items():
+        rig.config["services"][name] = {"endpoints": [{"address": service.address}]}
+        rig.config["routes"].append(
+            {"name": name, "match": {"path": f"/{name}"}, "service": name, "websocket": True}
+        )
+    rig.config["listeners"][1]["tls"]["alpn"] = ["h2", "http/1.1"]
+    rig.config["drain_delay_ms"], rig.config["drain_timeout_ms"] = 50, 5000
+    try:
+        rig.start()
+        opened = [
+            (name, kind(rig, f"/{name}", listener=listener).open())
+            for name in services for kind, listener in CLIENTS.values()
+        ]
+        rig.proc.stopped_on_purpose = True
+        rig.proc.signal(15)
+        for name, ws in opened:
+            with ws:
+                assert name == "idle" or ws.read(len(WHOLE)) == WHOLE
+                assert ws.read(len(CLOSE)) == CLOSE
+                ws.send(websocket.frame(GOING_AWAY, 8))
+                assert ws.rest() == b""
+        wait_until(lambda: rig.proc.exit_code() is not None, "the end", 10)
+        assert rig.proc.exit_code() == 0
+        for service in services.values():
+            wait_until(lambda: len(service.told) == len(CLIENTS), "the services' ends", 5)
+            for got in service.told:
+                assert got[:2] == b"\x88\x82" and len(got) == 8
+                assert bytes(b ^ got[2 + i] for i, b in enumerate(got[6:])) == GOING_AWAY
+    finally:
+        for service in services.values():
+            service.stop()
+
+
 def refuses(rig):
     try:
         rig.connect().close()
