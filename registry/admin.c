@@ -4,6 +4,7 @@
 #include "lib/json.h"
 #include "lib/metrics.h"
 #include "registry/api.h"
+#include "registry/checks.h"
 
 void reg_admin_health(struct http_request *req, void *arg)
 {
@@ -95,6 +96,24 @@ static void persist_metrics(const struct reg_api *api, struct buf *out)
 	       p->bytes);
 }
 
+static void check_metrics(const struct reg_api *api, struct buf *out)
+{
+	static const char name[] = "gatehouse_registry_check_results_total";
+	const struct reg_checks_stats *s;
+
+	if (!api->checks)
+		return;
+	s = reg_checks_stats(api->checks);
+	number(out, "gatehouse_registry_checks", "gauge", "Instances that are checked.", s->count);
+	number(out, "gatehouse_registry_checks_running", "gauge", "Checks under way.", s->running);
+	number(out, "gatehouse_registry_checks_late_total", "counter",
+	       "Checks that began a whole interval late: too many for limits.checks_at_once.",
+	       s->late);
+	metrics_family(out, name, "counter", "Results of checks.");
+	metrics_u64(out, name, METRICS_LABELS({ "result", STR("pass") }), s->passed);
+	metrics_u64(out, name, METRICS_LABELS({ "result", STR("fail") }), s->failed);
+}
+
 static void access_metrics(const struct reg_api *api, struct buf *out)
 {
 	static const char name[] = "gatehouse_registry_denied_total";
@@ -116,6 +135,7 @@ void reg_admin_metrics(struct http_request *req, void *arg)
 	watch_metrics(api, out);
 	persist_metrics(api, out);
 	access_metrics(api, out);
+	check_metrics(api, out);
 	http_server_metrics(api->server, "gatehouse_registry_http", out);
 	http_respond(req, 200, METRICS_CONTENT_TYPE, buf_str(out));
 }

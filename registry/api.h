@@ -16,6 +16,7 @@
 #include "registry/write.h"
 
 struct loop;
+struct reg_checks;
 
 struct reg_api {
 	struct loop *loop;
@@ -27,6 +28,7 @@ struct reg_api {
 	const struct http_server *server;
 	struct reg_access *access;
 	struct reg_quotas *quotas;
+	const struct reg_checks *checks;
 	struct reg_grant grant; /* of the request being handled */
 	uint32_t default_lease_s;
 	uint32_t max_watches;

@@ -43,6 +43,8 @@ static const struct conf_row limits_rows[] = {
 		  "by one /64)" },
 	{ CONF_INT("watches", struct reg_conf_limits, watches), .min = 1, .max = 1000000,
 	  .def = "10000", .help = "event streams and blocking queries at the same time" },
+	{ CONF_INT("checks_at_once", struct reg_conf_limits, checks_at_once), .min = 1,
+	  .max = 10000, .def = "64", .help = "checks of instances at the same time" },
 	{ CONF_INT("body_bytes", struct reg_conf_limits, body_bytes), .min = 4096, .max = 64 << 20,
 	  .def = "1048576", .flags = CONF_FIXED, .help = "of one request" },
 	{ 0 },

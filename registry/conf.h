@@ -23,6 +23,7 @@ struct reg_conf_limits {
 	uint64_t instances;
 	uint64_t instances_per_client;
 	uint32_t watches;
+	uint32_t checks_at_once;
 	uint32_t body_bytes;
 };
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "lib/cleanup.h"
+#include "registry/check.h"
 
 static const struct str status_names[REG_STATUSES] = {
 	[REG_NO_STATUS] = STR(""),
@@ -334,6 +335,26 @@ static int read_metadata(struct reading *r, const char *field, const json_t *v)
 	return 0;
 }
 
+static int read_check(struct reading *r, const char *field, const json_t *v)
+{
+	struct reg_check check;
+	struct buf text;
+	int rc;
+
+	(void)field;
+	if (json_is_null(v))
+		return 0;
+	rc = reg_check_read(&check, v, r->problem);
+	if (rc < 0)
+		return rc;
+	buf_init(&text, REG_CHECK_MAX);
+	reg_check_write(&check, &text);
+	if (!buf_failed(&text))
+		r->i->check = arena_str(r->arena, buf_str(&text));
+	buf_fini(&text);
+	return r->i->check.len ? 0 : -ENOMEM;
+}
+
 static const struct member {
 	const char *name;
 	int (*read)(struct reading *r, const char *field, const json_t *v);
@@ -353,6 +374,7 @@ static const struct member {
 	{ "index", read_index },
 	{ "registered_ms", read_registered },
 	{ "metadata", read_metadata },
+	{ "check", read_check },
 };
 
 static int read_member(struct reading *r, const char *name, const json_t *v)
@@ -371,10 +393,9 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 		.zone = STR(""),
 		.version = STR(""),
 		.metadata = STR(""),
+		.check = STR(""),
 		.eureka = STR(""),
 		.weight = REG_WEIGHT_DEFAULT,
-		.lease_s = default_lease_s,
-		.status = REG_UP,
 	};
 	struct reading r = { .i = &i, .arena = a, .problem = problem };
 	const char *name;
@@ -402,8 +423,15 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 		return wrong(&r, "address", "is missing");
 	if (!i.port)
 		return wrong(&r, "port", "is missing");
+	if (i.check.len && i.is_secure && str_starts(i.check, STR("{\"type\":\"grpc\"")))
+		return wrong(&r, "check", "of type \"grpc\" is not possible with \"secure\"");
 	if (r.reported != REG_NO_STATUS)
 		i.status = r.reported;
+	/* Whoever is checked need not renew, and is what the check says. */
+	if (i.status == REG_NO_STATUS)
+		i.status = i.check.len ? REG_STARTING : REG_UP;
+	if (!i.lease_s)
+		i.lease_s = i.check.len ? REG_LEASE_MAX_S : default_lease_s;
 	*out = i;
 	return 0;
 }
@@ -435,6 +463,8 @@ void reg_instance_write(struct json_writer *w, const char *key, const char *app,
 	while (reg_metadata_next(&rest, &k, &v))
 		json_add_pair(w, k, v);
 	json_close(w, '}');
+	if (i->check.len)
+		json_add_raw(w, "check", i->check);
 	if (i->index)
 		json_add_u64(w, "index", i->index);
 	if (i->registered_ms)

@@ -47,6 +47,7 @@ struct reg_instance {
 	struct str address;       /* IPv4 or IPv6, as text */
 	struct str zone, version; /* "" when not given */
 	struct str metadata;      /* "key NUL value NUL" for each pair, see reg_metadata_next */
+	struct str check;         /* how registryd finds out whether it works (check.h); else "" */
 	struct str eureka;        /* what only Eureka's API knows (eureka_instance.h); else "" */
 	uint32_t lease_s;
 	uint16_t port;

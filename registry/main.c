@@ -13,6 +13,7 @@
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "registry/api.h"
+#include "registry/checks.h"
 #include "registry/conf.h"
 #include "registry/snapshot.h"
 #include "registry/tls.h"
@@ -33,6 +34,7 @@ struct registry {
 	struct reg_writer memory;
 	struct http_server *server;
 	struct reg_tls *tls;
+	struct reg_checks *checks;
 	struct reg_api api;
 	struct loop_timer sweep, stop_deadline;
 };
@@ -71,6 +73,7 @@ static void on_change(const struct reg_entry *entry, enum reg_change change, voi
 
 	reg_watch_on_change(r->watch, entry, change);
 	reg_eureka_on_change(r->eureka);
+	reg_checks_on_change(r->checks, entry, change);
 	if (r->persist)
 		reg_persist_touch(r->persist);
 	if (log_is_enabled(LOG_DEBUG)) {
@@ -264,6 +267,12 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 	r->eureka = reg_eureka_new(r->loop, r->store, &r->memory);
 	if (!r->eureka)
 		return err_set(err, -ENOMEM, "out of memory");
+	r->checks = reg_checks_new(r->loop, r->store, &r->memory, r->conf.limits.checks_at_once);
+	if (!r->checks)
+		return err_set(err, -ENOMEM, "out of memory");
+	for (const struct reg_entry *e = reg_store_change_after(r->store, 0); e;
+	     e = reg_store_next_change(r->store, e))
+		reg_checks_on_change(r->checks, e, reg_entry_change(e));
 	r->api.access = reg_access_new(&r->conf);
 	r->api.quotas = reg_quotas_new();
 	if (!r->api.access || !r->api.quotas)
@@ -278,6 +287,7 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 		.loop = r->loop,
 		.store = r->store,
 		.writer = &r->memory,
+		.checks = r->checks,
 		.watch = r->watch,
 		.eureka = r->eureka,
 		.persist = r->persist,
@@ -341,6 +351,7 @@ static int take_conf(struct registry *r, const struct reg_conf *fresh, struct er
 	r->api.default_lease_s = fresh->lease.default_s;
 	r->api.has_self_preservation = fresh->lease.self_preservation;
 	r->api.max_watches = fresh->limits.watches;
+	reg_checks_set_at_once(r->checks, fresh->limits.checks_at_once);
 	reg_store_set_self_preservation(r->store, fresh->lease.self_preservation);
 	reg_store_set_limits(r->store, fresh->limits.instances, fresh->limits.instances_per_client);
 	loop_timer_start(r->loop, &r->sweep, fresh->lease.sweep_ms);
@@ -412,6 +423,7 @@ static void registry_free(struct registry *r)
 	http_server_free(&r->server);
 	reg_watch_free(&r->watch);
 	reg_eureka_free(&r->eureka);
+	reg_checks_free(&r->checks);
 	reg_persist_free(&r->persist);
 	reg_store_free(&r->store);
 	reg_quotas_free(&r->api.quotas);

@@ -4,9 +4,13 @@
 #include <endian.h>
 #include <string.h>
 
-/* All numbers are little-endian. The texts stand behind, one after the other; Eureka's, if there is
- * one, is what is left. */
-#define FIXED_LEN 37
+#include "registry/check.h"
+
+/* All numbers are little-endian. The texts stand behind, one after the other; then, if there is a
+ * check, its length in one byte and its text; Eureka's, if there is one, is what is left. */
+#define FIXED_LEN  37
+#define HAS_EUREKA 1
+#define HAS_CHECK  2
 
 static void put_u16(struct buf *b, uint16_t v)
 {
@@ -66,13 +70,17 @@ void reg_record_encode(struct str app, const struct reg_instance *i, struct buf 
 	buf_putc(out, (char)i->zone.len);
 	buf_putc(out, (char)i->version.len);
 	put_u16(out, (uint16_t)i->metadata.len);
-	buf_putc(out, i->eureka.len > 0);
+	buf_putc(out, (char)((i->eureka.len ? HAS_EUREKA : 0) | (i->check.len ? HAS_CHECK : 0)));
 	buf_add(out, app);
 	buf_add(out, i->id);
 	buf_add(out, i->address);
 	buf_add(out, i->zone);
 	buf_add(out, i->version);
 	buf_add(out, i->metadata);
+	if (i->check.len) {
+		buf_putc(out, (char)i->check.len);
+		buf_add(out, i->check);
+	}
 	buf_add(out, i->eureka);
 }
 
@@ -92,6 +100,19 @@ static struct str take(struct str *rest, size_t len)
 
 	*rest = str_sub(*rest, len, rest->len);
 	return s;
+}
+
+/* False when it is cut off, or makes no sense. */
+static bool take_check(struct str *rest, struct str *out)
+{
+	struct reg_check check;
+	size_t len = rest->len ? (unsigned char)rest->p[0] : 0;
+
+	if (!len || rest->len < len + 1)
+		return false;
+	*rest = str_sub(*rest, 1, rest->len);
+	*out = take(rest, len);
+	return reg_check_parse(&check, *out);
 }
 
 /* A checksum proves that we read what was written, not that it makes sense to this version. */
@@ -122,10 +143,10 @@ bool reg_record_decode(struct str body, struct str *app, struct reg_instance *i)
 	zone_len = (unsigned char)p[32];
 	version_len = (unsigned char)p[33];
 	metadata_len = get_u16(p + 34);
-	has_eureka = p[36] != 0;
+	has_eureka = p[36] & HAS_EUREKA;
 	rest = str_sub(body, FIXED_LEN, body.len);
 	text_len = app_len + id_len + address_len + zone_len + version_len + metadata_len;
-	if (has_eureka ? text_len >= rest.len : text_len != rest.len)
+	if (text_len > rest.len)
 		return false;
 	*app = take(&rest, app_len);
 	i->id = take(&rest, id_len);
@@ -133,6 +154,10 @@ bool reg_record_decode(struct str body, struct str *app, struct reg_instance *i)
 	i->zone = take(&rest, zone_len);
 	i->version = take(&rest, version_len);
 	i->metadata = take(&rest, metadata_len);
+	if ((p[36] & HAS_CHECK) && !take_check(&rest, &i->check))
+		return false;
+	if (has_eureka != (rest.len > 0))
+		return false;
 	i->eureka = rest;
 	return reg_app_name(*app, name) && id_len > 0 && id_len <= REG_ID_MAX &&
 	       zone_len <= REG_TEXT_MAX && version_len <= REG_TEXT_MAX &&

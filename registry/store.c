@@ -108,13 +108,13 @@ static void app_count(struct reg_store *s, struct reg_app *app, int by)
 static size_t entry_size(const struct reg_entry *e)
 {
 	return sizeof(*e) + e->id_len + e->address_len + e->zone_len + e->version_len +
-	       e->metadata_len + e->eureka_len;
+	       e->metadata_len + e->check_len + e->eureka_len;
 }
 
 static size_t instance_size(const struct reg_instance *i)
 {
 	return sizeof(struct reg_entry) + i->id.len + i->address.len + i->zone.len +
-	       i->version.len + i->metadata.len + i->eureka.len;
+	       i->version.len + i->metadata.len + i->check.len + i->eureka.len;
 }
 
 static char *put_text(char *at, struct str s, uint16_t *len)
@@ -128,6 +128,7 @@ static char *put_text(char *at, struct str s, uint16_t *len)
 static struct reg_entry *entry_new(struct reg_app *app, const struct reg_instance *i)
 {
 	struct reg_entry *e = calloc(1, instance_size(i));
+	uint16_t check_len;
 	char *at;
 
 	if (!e)
@@ -146,6 +147,8 @@ static struct reg_entry *entry_new(struct reg_app *app, const struct reg_instanc
 	at = put_text(at, i->zone, &e->zone_len);
 	at = put_text(at, i->version, &e->version_len);
 	at = put_text(at, i->metadata, &e->metadata_len);
+	at = put_text(at, i->check, &check_len);
+	e->check_len = (uint8_t)check_len;
 	put_text(at, i->eureka, &e->eureka_len);
 	list_init(&e->in_app);
 	list_init(&e->in_changes);
@@ -176,6 +179,8 @@ void reg_entry_get(const struct reg_entry *e, struct reg_instance *out)
 	at += e->version_len;
 	out->metadata = str_of(at, e->metadata_len);
 	at += e->metadata_len;
+	out->check = str_of(at, e->check_len);
+	at += e->check_len;
 	out->eureka = str_of(at, e->eureka_len);
 }
 
@@ -195,7 +200,20 @@ static bool entry_says(const struct reg_entry *e, const struct reg_instance *i)
 	       mine.is_secure == i->is_secure && mine.status == i->status &&
 	       str_eq(mine.address, i->address) && str_eq(mine.zone, i->zone) &&
 	       str_eq(mine.version, i->version) && str_eq(mine.metadata, i->metadata) &&
-	       str_eq(mine.eureka, i->eureka);
+	       str_eq(mine.check, i->check) && str_eq(mine.eureka, i->eureka);
+}
+
+/* What the check found out stays when the instance registers again, whatever it says of itself but
+ * that it is out of service. */
+static enum reg_status entry_checked_status(const struct reg_entry *e, const struct reg_instance *i)
+{
+	struct reg_instance mine;
+
+	reg_entry_get(e, &mine);
+	if (!i->check.len || !str_eq(mine.check, i->check) || i->status == REG_OUT_OF_SERVICE ||
+	    mine.status == REG_OUT_OF_SERVICE)
+		return i->status;
+	return mine.status;
 }
 
 /* Counts an instance in or out: everything that is a sum over the living. */
@@ -466,7 +484,9 @@ int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance
 	struct reg_instance fresh = *i;
 	int r;
 
-	if (e && entry_says(e, i)) {
+	if (e)
+		fresh.status = entry_checked_status(e, i);
+	if (e && entry_says(e, &fresh)) {
 		entry_renew(s, e, now_ms);
 		*index = e->index;
 		return REG_PUT_SAME;

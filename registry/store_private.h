@@ -40,9 +40,9 @@ struct reg_entry {
 	uint32_t lease_s;
 	uint16_t port, weight;
 	uint16_t id_len, address_len, zone_len, version_len, metadata_len, eureka_len;
-	uint8_t status, override, change;
+	uint8_t status, override, change, check_len;
 	bool is_secure : 1, is_departed : 1, is_held : 1;
-	char text[]; /* id, address, zone, version, metadata, eureka */
+	char text[]; /* id, address, zone, version, metadata, check, eureka */
 };
 
 struct reg_store {

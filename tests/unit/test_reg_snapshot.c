@@ -12,6 +12,8 @@
 #include "lib/cleanup.h"
 #include "tests/unit/unit.h"
 
+#define CHECK "{\"type\":\"tcp\",\"interval_ms\":1000,\"timeout_ms\":100,\"rise\":1,\"fall\":2}"
+
 static struct reg_store *store_of(int count)
 {
 	struct reg_store_config config = { .start_index = 1000 };
@@ -25,6 +27,7 @@ static struct reg_store *store_of(int count)
 			.zone = STR("zone"),
 			.version = STR("1.2"),
 			.metadata = str_of("k\0v\0key\0\0", 9),
+			.check = STR(CHECK),
 			.lease_s = 30,
 			.port = (uint16_t)(8000 + n),
 			.weight = 7,
@@ -90,6 +93,7 @@ static void gives_back_what_was_written(void **state)
 	assert_true(str_eq(i.version, STR("1.2")));
 	assert_true(str_eq(reg_metadata_get(&i, "k"), STR("v")));
 	assert_true(str_eq(reg_metadata_get(&i, "key"), STR("")));
+	assert_true(str_eq(i.check, STR(CHECK)));
 	/* A lease begins anew, and new indexes are beyond the old ones. */
 	reg_store_sweep(again, 29999);
 	assert_int_equal(reg_store_stats(again)->instances, 2);
