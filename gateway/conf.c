@@ -4,6 +4,7 @@
 
 #include "gateway/conf_auth.h"
 #include "gateway/conf_check.h"
+#include "gateway/conf_limits.h"
 #include "gateway/jwks.h"
 #include "gateway/media.h"
 #include "gateway/router.h"
@@ -151,44 +152,6 @@ static const char *valid_url(struct str url)
 }
 
 /* --- members of a form of their own -------------------------------------------------------- */
-
-/* A list of parts is the same as their names joined by "+". */
-static bool join_parts(struct conf *c, const json_t *list, struct str *out)
-{
-	const char *joined = "";
-	const json_t *item;
-	size_t i;
-
-	json_array_foreach (list, i, item) {
-		struct str part;
-
-		if (!conf_string(c, item, &part))
-			return false;
-		joined = arena_printf(conf_arena(c), "%s%s%s", joined, i ? "+" : "", part.p);
-		if (!joined) {
-			conf_error(c, "out of memory");
-			return false;
-		}
-	}
-	*out = str_from(joined);
-	return true;
-}
-
-static void parse_limit_key(struct conf *c, void *field, const json_t *value)
-{
-	const char *complaint;
-	struct str text;
-
-	if (json_is_array(value) ? !join_parts(c, value, &text) : !conf_string(c, value, &text))
-		return;
-	complaint = limits_parse_key(field, text);
-	if (complaint)
-		conf_error(c, "%s", complaint);
-}
-
-#define LIMIT_KEY_SCHEMA                                                         \
-	"{\"anyOf\":[{\"type\":\"string\",\"minLength\":1},{\"type\":\"array\"," \
-	"\"minItems\":1,\"maxItems\":4,\"items\":{\"type\":\"string\"}}]}"
 
 static void parse_date(struct conf *c, void *field, const json_t *value)
 {
@@ -378,42 +341,6 @@ static const struct conf_row registry_rows[] = {
 	{ 0 },
 };
 static const struct conf_object registry_object = CONF_OBJECT_OF(struct gw_registry, registry_rows);
-
-/* --- limits -------------------------------------------------------------------------------- */
-
-static const char *const store_types[] = { "local", "redis", NULL };
-
-static const struct conf_row store_rows[] = {
-	{ CONF_ENUM("type", struct gw_limit_store, type, store_types), .def = "\"local\"",
-	  .flags = CONF_FIXED, .help = "Where counters live. This version has \"local\" only." },
-	{ CONF_INT("keys", struct gw_limit_store, keys), .min = 1024, .max = 1 << 28,
-	  .def = "1048576", .flags = CONF_FIXED,
-	  .help = "Counters in memory at once, 16 bytes each; the idlest make room for new ones." },
-	{ CONF_UNSUPPORTED("url"), .flags = CONF_NULL },
-	{ CONF_UNSUPPORTED("prefix"), .flags = CONF_NULL },
-	{ CONF_UNSUPPORTED("on_failure"), .flags = CONF_NULL },
-	{ 0 },
-};
-static const struct conf_object store_object = CONF_OBJECT_OF(struct gw_limit_store, store_rows,
-							      .check = gw_check_limit_store);
-
-static const struct conf_row limit_rows[] = {
-	{ CONF_CUSTOM("key", struct gw_limit, key, parse_limit_key), .flags = CONF_REQUIRED,
-	  .schema = LIMIT_KEY_SCHEMA,
-	  .help = "Whom to count: user, ip, endpoint, global, header:NAME, claim:NAME, or "
-		  "several." },
-	{ CONF_INT("limit", struct gw_limit, limit), .min = 1, .max = 1000000000,
-	  .flags = CONF_REQUIRED, .help = "Requests per window." },
-	{ CONF_INT("window_s", struct gw_limit, window_s), .min = 1, .max = 31LL * 86400,
-	  .flags = CONF_REQUIRED, .help = "The window in seconds." },
-	{ CONF_INT("burst", struct gw_limit, burst), .min = 1, .max = 1000000000,
-	  .help = "Requests that may come at once; the limit when not given." },
-	{ CONF_UNSUPPORTED("shadow"), .flags = CONF_NULL },
-	{ 0 },
-};
-static const struct conf_object limit_object =
-	CONF_OBJECT_OF(struct gw_limit, limit_rows, .name_offset = offsetof(struct gw_limit, name),
-		       .check = gw_check_limit);
 
 /* --- services ------------------------------------------------------------------------------ */
 
@@ -953,9 +880,9 @@ static const struct conf_row conf_rows[] = {
 	{ CONF_INT("token_cache_tokens", struct gw_conf, token_cache_tokens), .min = 64,
 	  .max = 1 << 24, .def = "65536", .flags = CONF_FIXED,
 	  .help = "Verified tokens remembered." },
-	{ CONF_OBJECT("rate_limit_store", struct gw_conf, rate_limit_store, &store_object),
+	{ CONF_OBJECT("rate_limit_store", struct gw_conf, rate_limit_store, &gw_limit_store_object),
 	  .help = "Where rate limits count." },
-	{ CONF_MAP("rate_limits", struct gw_conf, rate_limits, &limit_object),
+	{ CONF_MAP("rate_limits", struct gw_conf, rate_limits, &gw_limit_object),
 	  .valid_name = valid_name, .max = 1000, .help = "Rate limits, by name." },
 	{ CONF_MAP("services", struct gw_conf, services, &service_object), .valid_name = valid_name,
 	  .max = 10000, .help = "Services behind the gateway, by name." },

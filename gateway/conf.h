@@ -17,6 +17,7 @@
 #include "gateway/upstream/circuit.h"
 #include "lib/conf.h"
 #include "lib/net.h"
+#include "lib/redis.h"
 #include "lib/str.h"
 
 struct gw_certificate {
@@ -136,16 +137,24 @@ struct gw_auth {
 	struct str realm; /* of WWW-Authenticate */
 };
 
-/* Where counters live: in this process. */
+enum gw_limits { GW_LIMITS_LOCAL, GW_LIMITS_REDIS };
+
+/* Where counters live. */
 struct gw_limit_store {
-	int type; /* 0: local */
+	int type; /* enum gw_limits */
 	uint32_t keys;
+	/* only for Redis */
+	struct redis_url url;
+	struct str prefix;
+	int on_failure; /* enum limit_failure */
+	uint32_t timeout_ms, gateways;
 };
 
 struct gw_limit {
 	struct str name;
 	struct limits_key_spec key;
 	uint64_t limit, window_s, burst; /* burst 0: as limit */
+	bool is_shadow;
 };
 
 enum gw_protocol { GW_HTTP1, GW_H2, GW_GRPC };

@@ -74,28 +74,6 @@ void gw_check_service_tls(struct conf *c, void *object)
 		     "everything");
 }
 
-void gw_check_limit_store(struct conf *c, void *object)
-{
-	struct gw_limit_store *store = object;
-
-	if (store->type != 0)
-		conf_error_at(c, "type", "\"redis\" is not supported by this version yet");
-}
-
-void gw_check_limit(struct conf *c, void *object)
-{
-	struct gw_limit *limit = object;
-	struct limits_rule rule;
-	const char *complaint;
-
-	if (limit->key.part_count == 0 || limit->limit == 0 || limit->window_s == 0)
-		return; /* said already */
-	complaint = limits_rule_init(&rule, STR("x"), &limit->key, limit->limit, limit->window_s,
-				     limit->burst);
-	if (complaint)
-		conf_error(c, "%s", complaint);
-}
-
 void gw_check_endpoint(struct conf *c, void *object)
 {
 	struct gw_endpoint *e = object;

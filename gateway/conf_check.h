@@ -9,8 +9,6 @@ void gw_check_listener(struct conf *c, void *object);
 void gw_check_tls_host(struct conf *c, void *object);
 void gw_check_tls(struct conf *c, void *object);
 void gw_check_service_tls(struct conf *c, void *object);
-void gw_check_limit_store(struct conf *c, void *object);
-void gw_check_limit(struct conf *c, void *object);
 void gw_check_endpoint(struct conf *c, void *object);
 void gw_check_service(struct conf *c, void *object);
 void gw_check_version(struct conf *c, void *object);

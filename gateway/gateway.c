@@ -8,6 +8,8 @@
 #include "gateway/admin.h"
 #include "gateway/handover.h"
 #include "gateway/keyring.h"
+#include "gateway/limit_setup.h"
+#include "gateway/limit_store.h"
 #include "gateway/listeners.h"
 #include "gateway/pools.h"
 #include "gateway/tls_files.h"
@@ -96,7 +98,9 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 	g->snapshot = snapshot_ref(snapshot);
 	g->start_ms = clock_wall_ms();
 	g->loop = loop_new();
-	g->limits = limits_table_new(conf->rate_limit_keys);
+	rc = limit_setup(g, conf, err);
+	if (rc < 0)
+		return rc;
 	g->token_cache = token_cache_new(conf->token_cache_tokens);
 	g->revoked = revoked_new();
 	g->keyring = g->loop ? keyring_new(g) : NULL;
@@ -444,6 +448,11 @@ int gateway_run(struct gateway *g, struct err *err)
 		g->tls_files = tls_files_new(&g->snapshot->conf, err);
 		rc = g->tls_files ? 0 : -EINVAL;
 	}
+	if (rc == 0 && g->limit_store) {
+		rc = limit_store_start(g->limit_store);
+		if (rc < 0)
+			err_set(err, rc, "cannot start a thread: %s", strerror(-rc));
+	}
 	if (rc == 0)
 		rc = start_workers(g, err);
 	if (rc < 0) {
@@ -483,6 +492,7 @@ void gateway_fini(struct gateway *g)
 	keyring_free(&g->keyring);
 	token_cache_free(&g->token_cache);
 	revoked_free(&g->revoked);
+	limit_store_free(&g->limit_store);
 	limits_table_free(&g->limits);
 	sockets_fini(&g->inherited);
 	file_watch_free(&g->tls_watch);

@@ -20,6 +20,7 @@ struct tls_files;
 struct admin;
 struct handover;
 struct keyring;
+struct limit_store;
 struct pools;
 struct upgrade;
 
@@ -34,6 +35,7 @@ enum gateway_state {
 struct gateway {
 	/* shared by all threads */
 	struct limits_table *limits;
+	struct limit_store *limit_store; /* NULL: limits are not shared with other gateways */
 	struct token_cache *token_cache;
 	struct revoked *revoked;
 	struct record_writer *records; /* NULL: no access log */

@@ -1,18 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* The table of counters, and what it says about a request. */
 #include "gateway/limits.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 
+#include "gateway/limit_store.h"
+#include "gateway/limits_private.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
-#include "lib/hash.h"
 
-#define WAYS           8
-#define MAX_PER_SECOND 1000000ULL
-#define MAX_WINDOW_S   (31ULL * 86400)
-#define MAX_BURST      1000000000ULL
+#define WAYS 8
 
 /*
  * A set holds the keys whose hash leads to it: tags in one cache line, their words in the next. A
@@ -25,194 +23,55 @@ struct set {
 	_Atomic uint64_t full_at_ns[WAYS];
 };
 
+/* What became of a rule's requests. Rules come and go with reloads, their names stay. */
+#define COUNTERS 4096 /* more than twice the rules that a configuration may have */
+struct counter {
+	_Atomic uint64_t id; /* of the rule; 0: free */
+	_Atomic uint64_t refused, shadowed;
+};
+
 struct limits_table {
 	struct set *sets;
 	size_t mask;
+	struct limit_store *store;   /* NULL: not shared */
+	struct limits_lease *leases; /* WAYS for each set; NULL: not shared */
 	_Atomic uint64_t evicted_live;
 	_Atomic uint64_t keys;
+	struct counter counters[COUNTERS];
 };
-
-/* --- rules --------------------------------------------------------------------------------- */
-
-static const char *parse_part(struct limits_part *out, struct str text)
-{
-	static const struct {
-		struct str word;
-		enum limits_part_kind kind;
-		bool has_name;
-	} kinds[] = {
-		{ STR("global"), LIMITS_GLOBAL, false },
-		{ STR("user"), LIMITS_USER, false },
-		{ STR("ip"), LIMITS_IP, false },
-		{ STR("endpoint"), LIMITS_ENDPOINT, false },
-		{ STR("header:"), LIMITS_HEADER, true },
-		{ STR("claim:"), LIMITS_CLAIM, true },
-	};
-
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
-		struct str name;
-
-		if (kinds[i].has_name ? !str_starts(text, kinds[i].word)
-				      : !str_eq(text, kinds[i].word))
-			continue;
-		name = str_sub(text, kinds[i].word.len, text.len);
-		if (kinds[i].kind == LIMITS_HEADER && !http_is_token(name))
-			return "must name a header behind \"header:\"";
-		if (kinds[i].kind == LIMITS_CLAIM && name.len == 0)
-			return "must name a claim behind \"claim:\"";
-		*out = (struct limits_part) { .kind = kinds[i].kind, .name = name };
-		return NULL;
-	}
-	return "must be \"user\", \"ip\", \"endpoint\", \"global\", \"header:NAME\", "
-	       "\"claim:NAME\", or "
-	       "several joined by \"+\"";
-}
-
-const char *limits_parse_key(struct limits_key_spec *out, struct str text)
-{
-	struct limits_key_spec spec = { .part_count = 0 };
-	struct str part;
-
-	while (str_split(&text, '+', &part)) {
-		const char *complaint;
-
-		if (spec.part_count == LIMITS_MAX_PARTS)
-			return "must have at most 4 parts";
-		complaint = parse_part(&spec.parts[spec.part_count], str_trim(part));
-		if (complaint)
-			return complaint;
-		spec.part_count++;
-	}
-	*out = spec;
-	return NULL;
-}
-
-const char *limits_rule_init(struct limits_rule *out, struct str name,
-			     const struct limits_key_spec *key, uint64_t limit, uint64_t window_s,
-			     uint64_t burst)
-{
-	char shown[65] = "";
-
-	if (name.len)
-		memcpy(shown, name.p, MIN(name.len, sizeof(shown) - 1));
-	if (burst == 0)
-		burst = limit;
-	if (limit == 0 || window_s == 0 || window_s > MAX_WINDOW_S)
-		return "must have a limit of at least 1 in a window of 1 second to 31 days";
-	/* Faster than that, a token's time in nanoseconds is rounded by more than 0.1 %. */
-	if (limit / window_s > MAX_PER_SECOND || limit > MAX_PER_SECOND * window_s)
-		return "must not exceed 1,000,000 requests per second";
-	if (burst > MAX_BURST)
-		return "must have a burst of at most 1,000,000,000";
-	*out = (struct limits_rule) {
-		.name = name,
-		.key = *key,
-		.limit = limit,
-		.burst = burst,
-		.window_s = window_s,
-		.id = hash_str(name),
-		.token_ns = window_s * NSEC_PER_SEC / limit,
-	};
-	if (__builtin_mul_overflow(out->token_ns, burst, &out->burst_ns) ||
-	    out->burst_ns > INT64_MAX / 4)
-		return "must have a burst that refills within a century";
-	for (size_t i = 0; i < key->part_count; i++) {
-		if (key->parts[i].kind == LIMITS_USER || key->parts[i].kind == LIMITS_CLAIM)
-			out->needs_identity = true;
-	}
-	snprintf(out->policy, sizeof(out->policy), "\"%.64s\";q=%llu;w=%llu", shown,
-		 (unsigned long long)limit, (unsigned long long)window_s);
-	return NULL;
-}
-
-/* --- keys ---------------------------------------------------------------------------------- */
-
-static uint64_t mix_in(uint64_t h, enum limits_part_kind kind, struct str bytes)
-{
-	return hash_mix64((h ^ hash_str(bytes)) + ((uint64_t)kind + 1) * 0x9e3779b97f4a7c15ULL);
-}
-
-static struct str address_bytes(const struct net_addr *a)
-{
-	if (a->sa.sa_family == AF_INET)
-		return str_of((const char *)&a->in.sin_addr, 4);
-	/* A customer has at least a /64: limits by single address would be no limits. */
-	if (a->sa.sa_family == AF_INET6)
-		return str_of((const char *)&a->in6.sin6_addr, 8);
-	return STR("unix");
-}
-
-/* What the part is for this request; false when the request has none. */
-static bool part_value(const struct limits_part *part, const struct limits_subject *s,
-		       struct str *out)
-{
-	const struct http_field *field;
-	const struct claim *claim;
-
-	switch (part->kind) {
-	case LIMITS_GLOBAL:
-		*out = STR("");
-		return true;
-	case LIMITS_ENDPOINT:
-		*out = s->endpoint;
-		return true;
-	case LIMITS_HEADER:
-		field = http_find_name(s->fields, s->field_count, part->name);
-		if (!field || field->value.len == 0)
-			return false;
-		*out = field->value;
-		return true;
-	case LIMITS_USER:
-	case LIMITS_CLAIM:
-		if (!s->identity)
-			return false;
-		claim = part->kind == LIMITS_USER ? s->identity->user
-						  : identity_claim(s->identity, part->name);
-		if (!claim)
-			return false;
-		*out = claim->json; /* the user 1 is not the user "1" */
-		return true;
-	case LIMITS_IP:
-	default:
-		return false;
-	}
-}
-
-static uint64_t key_of(const struct limits_rule *rule, const struct limits_subject *s)
-{
-	uint64_t h = rule->id;
-
-	for (size_t i = 0; i < rule->key.part_count; i++) {
-		const struct limits_part *part = &rule->key.parts[i];
-		struct str value;
-
-		if (part_value(part, s, &value))
-			h = mix_in(h, part->kind, value);
-		else
-			h = mix_in(h, LIMITS_IP, address_bytes(s->client));
-	}
-	return h ? h : 1;
-}
 
 /* --- table --------------------------------------------------------------------------------- */
 
-struct limits_table *limits_table_new(size_t keys)
+static void *zeroed(size_t bytes)
+{
+	void *p = aligned_alloc(64, bytes);
+
+	if (p)
+		memset(p, 0, bytes);
+	return p;
+}
+
+struct limits_table *limits_table_new_shared(size_t keys, struct limit_store *store)
 {
 	struct limits_table *t = calloc(1, sizeof(*t));
 	size_t sets = 1;
 
-	while (sets * WAYS < keys && sets < SIZE_MAX / sizeof(struct set) / 4)
+	while (sets * WAYS < keys && sets < SIZE_MAX / sizeof(struct set) / 8)
 		sets *= 2;
 	if (!t)
 		return NULL;
 	t->mask = sets - 1;
-	t->sets = aligned_alloc(64, sets * sizeof(struct set));
-	if (!t->sets) {
-		free(t);
-		return NULL;
-	}
-	memset(t->sets, 0, sets * sizeof(struct set));
+	t->store = store;
+	t->sets = zeroed(sets * sizeof(struct set));
+	t->leases = store ? zeroed(sets * WAYS * sizeof(struct limits_lease)) : NULL;
+	if (!t->sets || (store && !t->leases))
+		limits_table_free(&t);
 	return t;
+}
+
+struct limits_table *limits_table_new(size_t keys)
+{
+	return limits_table_new_shared(keys, NULL);
 }
 
 void limits_table_free(struct limits_table **t)
@@ -220,6 +79,7 @@ void limits_table_free(struct limits_table **t)
 	if (!*t)
 		return;
 	free((*t)->sets);
+	free((*t)->leases);
 	free(*t);
 	*t = NULL;
 }
@@ -229,20 +89,46 @@ static uint64_t load(const _Atomic uint64_t *p)
 	return atomic_load_explicit(p, memory_order_relaxed);
 }
 
-struct slot {
-	_Atomic uint64_t *tag, *full_at_ns;
-	uint64_t key;
-};
+static void store(_Atomic uint64_t *p, uint64_t value)
+{
+	atomic_store_explicit(p, value, memory_order_relaxed);
+}
 
-static bool set_find(struct set *set, uint64_t key, struct slot *out)
+static struct limits_slot slot_at(const struct limits_table *t, struct set *set, size_t way,
+				  uint64_t key)
+{
+	return (struct limits_slot) {
+		.tag = &set->tags[way],
+		.full_at_ns = &set->full_at_ns[way],
+		.key = key,
+		.lease = t->leases ? &t->leases[(size_t)(set - t->sets) * WAYS + way] : NULL,
+	};
+}
+
+static bool set_find(const struct limits_table *t, struct set *set, uint64_t key,
+		     struct limits_slot *out)
 {
 	for (size_t i = 0; i < WAYS; i++) {
 		if (load(&set->tags[i]) == key) {
-			*out = (struct slot) { &set->tags[i], &set->full_at_ns[i], key };
+			*out = slot_at(t, set, i, key);
 			return true;
 		}
 	}
 	return false;
+}
+
+static void lease_reset(struct limits_lease *lease)
+{
+	if (!lease)
+		return;
+	atomic_store(&lease->leased, 0);
+	atomic_store(&lease->owed, 0);
+	atomic_store(&lease->seen, 0);
+	atomic_store(&lease->rivals, 0);
+	atomic_store(&lease->quiet, 0);
+	store(&lease->tat_us, 0);
+	atomic_store(&lease->was_alone, false);
+	atomic_store(&lease->state, LEASE_IDLE);
 }
 
 /*
@@ -250,7 +136,7 @@ static bool set_find(struct set *set, uint64_t key, struct slot *out)
  * the least. Fails when another thread was quicker; then look again, it may have put our key there.
  */
 static bool set_claim(struct limits_table *t, struct set *set, uint64_t key, uint64_t now_ns,
-		      struct slot *out)
+		      struct limits_slot *out)
 {
 	size_t way = 0;
 	uint64_t soonest = UINT64_MAX, tag;
@@ -275,68 +161,161 @@ static bool set_claim(struct limits_table *t, struct set *set, uint64_t key, uin
 		atomic_fetch_add_explicit(&t->keys, 1, memory_order_relaxed);
 	else if (soonest > now_ns)
 		atomic_fetch_add_explicit(&t->evicted_live, 1, memory_order_relaxed);
-	*out = (struct slot) { &set->tags[way], &set->full_at_ns[way], key };
+	*out = slot_at(t, set, way, key);
+	lease_reset(out->lease);
 	return true;
 }
 
-static struct slot slot_get(struct limits_table *t, uint64_t key, uint64_t now_ns)
+static struct limits_slot slot_get(struct limits_table *t, uint64_t key, uint64_t now_ns)
 {
 	struct set *set = &t->sets[(key >> 24) & t->mask];
-	struct slot slot;
+	struct limits_slot slot;
 
-	while (!set_find(set, key, &slot) && !set_claim(t, set, key, now_ns, &slot))
+	while (!set_find(t, set, key, &slot) && !set_claim(t, set, key, now_ns, &slot))
 		;
 	return slot;
 }
 
-/* Nanoseconds of debt once one more request was taken. */
-static uint64_t debt_after(const struct limits_rule *rule, uint64_t full_at_ns, uint64_t now_ns)
+static uint64_t debt_at(uint64_t full_at_ns, uint64_t now_ns)
 {
-	return (full_at_ns > now_ns ? full_at_ns - now_ns : 0) + rule->token_ns;
+	return full_at_ns > now_ns ? full_at_ns - now_ns : 0;
 }
 
-static void slot_give_back(const struct slot *slot, const struct limits_rule *rule)
+/* --- terms ------------------------------------------------------------------------------------
+ *
+ * What a request costs and what it may cost, which depends on how much we know of other gateways.
+ */
+struct terms {
+	uint64_t cost_ns; /* added to the debt */
+	uint64_t unit_ns; /* what one request is in what clients are told */
+	bool is_alone, is_open, is_closed;
+};
+
+static struct terms terms_of(const struct limits_table *t, const struct limits_slot *slot,
+			     const struct limits_rule *rule, uint64_t now_ns)
 {
-	atomic_fetch_sub_explicit(slot->full_at_ns, rule->token_ns, memory_order_relaxed);
+	struct terms terms = { .cost_ns = rule->token_ns, .unit_ns = rule->token_ns };
+
+	if (!slot->lease)
+		return terms;
+	if (limit_store_is_common(t->store)) {
+		/* Nobody else admits this key, as far as is known: all the room is ours. */
+		if (limits_has_rivals(slot->lease, limits_ms(now_ns)))
+			terms.cost_ns *= LIMITS_CAUTION;
+		return terms;
+	}
+	terms.is_alone = true;
+	switch (limit_store_on_failure(t->store)) {
+	case LIMIT_LOCAL:
+		/* So much dearer, our share of the limit is what it buys. */
+		terms.cost_ns *= limit_store_gateways(t->store);
+		terms.unit_ns = terms.cost_ns;
+		break;
+	case LIMIT_OPEN:
+		terms.is_open = true;
+		break;
+	case LIMIT_CLOSED:
+		terms.is_closed = true;
+		break;
+	}
+	return terms;
+}
+
+/* A full bucket lets one pass, whatever that costs. */
+static bool fits(const struct limits_rule *rule, uint64_t debt_ns, uint64_t cost_ns)
+{
+	return debt_ns + MIN(cost_ns, rule->burst_ns) <= rule->burst_ns;
+}
+
+static bool take_leased(struct limits_lease *lease)
+{
+	int32_t leased = lease ? atomic_load_explicit(&lease->leased, memory_order_relaxed) : 0;
+
+	while (leased > 0) {
+		/* On failure `leased` is what it is now. */
+		if (atomic_compare_exchange_weak(&lease->leased, &leased, leased - 1))
+			return true;
+	}
+	return false;
+}
+
+enum taken {
+	TAKEN_NOT,
+	TAKEN_LEASED,
+	TAKEN_CREDIT,
+	TAKEN_FREE,  /* counted nowhere */
+	TAKEN_WRONG, /* the key lost its place meanwhile */
+};
+
+static void slot_give_back(const struct limits_slot *slot, const struct terms *terms,
+			   enum taken taken)
+{
+	if (taken == TAKEN_LEASED)
+		atomic_fetch_add(&slot->lease->leased, 1);
+	if (taken != TAKEN_CREDIT)
+		return;
+	atomic_fetch_sub_explicit(slot->full_at_ns, terms->cost_ns, memory_order_relaxed);
+	if (slot->lease)
+		atomic_fetch_sub(&slot->lease->owed, 1);
 }
 
 /*
- * Takes one request if it is there; *debt_ns is the debt with it, taken or not. -1 when the key
- * lost its place in between, so that another key was charged: that is undone.
+ * Takes one request if it is there; *debt_ns is the debt without it. TAKEN_WRONG when another key
+ * was charged: that is undone.
  */
-static int slot_take(const struct slot *slot, const struct limits_rule *rule, uint64_t now_ns,
-		     uint64_t *debt_ns)
+static enum taken slot_take(const struct limits_slot *slot, const struct limits_rule *rule,
+			    const struct terms *terms, uint64_t now_ns, uint64_t *debt_ns)
 {
-	uint64_t full_at_ns = load(slot->full_at_ns);
+	uint64_t full_at_ns;
 
+	if (take_leased(slot->lease)) {
+		*debt_ns = debt_at(load(slot->full_at_ns), now_ns);
+		return TAKEN_LEASED;
+	}
+	full_at_ns = load(slot->full_at_ns);
 	do {
-		*debt_ns = debt_after(rule, full_at_ns, now_ns);
-		if (*debt_ns > rule->burst_ns)
-			return 0;
-	} while (!atomic_compare_exchange_weak(slot->full_at_ns, &full_at_ns, now_ns + *debt_ns));
+		*debt_ns = debt_at(full_at_ns, now_ns);
+		if (terms->is_closed || !fits(rule, *debt_ns, terms->cost_ns))
+			return terms->is_open ? TAKEN_FREE : TAKEN_NOT;
+	} while (!atomic_compare_exchange_weak(slot->full_at_ns, &full_at_ns,
+					       now_ns + *debt_ns + terms->cost_ns));
+	if (slot->lease) {
+		atomic_fetch_add(&slot->lease->owed, 1);
+		if (terms->is_alone)
+			atomic_store_explicit(&slot->lease->was_alone, true, memory_order_relaxed);
+	}
 	if (load(slot->tag) == slot->key)
-		return 1;
-	slot_give_back(slot, rule);
-	return -1;
+		return TAKEN_CREDIT;
+	slot_give_back(slot, terms, TAKEN_CREDIT);
+	return TAKEN_WRONG;
 }
 
 /* --- verdicts ------------------------------------------------------------------------------ */
 
-static struct limits_verdict refusal(const struct limits_rule *rule, uint64_t debt_ns)
+static struct limits_verdict refusal(const struct limits_rule *rule, const struct terms *terms,
+				     uint64_t debt_ns)
 {
+	uint64_t need_ns = debt_ns + MIN(terms->unit_ns, rule->burst_ns);
+	uint64_t wait_ns = need_ns > rule->burst_ns ? need_ns - rule->burst_ns : 0;
+
 	return (struct limits_verdict) {
 		.rule = rule,
-		.retry_after_ns = debt_ns - rule->burst_ns,
-		.reset_ns = debt_ns - rule->token_ns,
+		.retry_after_ns = terms->is_closed ? MAX(wait_ns, NSEC_PER_SEC) : wait_ns,
+		.reset_ns = debt_ns,
 	};
 }
 
-static struct limits_verdict grant(const struct limits_rule *rule, uint64_t debt_ns)
+/* debt_ns: with it. */
+static struct limits_verdict grant(const struct limits_rule *rule, const struct terms *terms,
+				   const struct limits_slot *slot, uint64_t debt_ns)
 {
+	uint64_t room_ns = debt_ns < rule->burst_ns ? rule->burst_ns - debt_ns : 0;
+	int32_t leased = slot->lease ? atomic_load(&slot->lease->leased) : 0;
+
 	return (struct limits_verdict) {
 		.is_allowed = true,
 		.rule = rule,
-		.remaining = (rule->burst_ns - debt_ns) / rule->token_ns,
+		.remaining = room_ns / terms->unit_ns + (uint64_t)MAX(leased, 0),
 		.reset_ns = debt_ns,
 	};
 }
@@ -354,83 +333,175 @@ const struct limits_verdict *limits_stricter(const struct limits_verdict *a,
 	return a->remaining * b->rule->burst <= b->remaining * a->rule->burst ? a : b;
 }
 
+/* `shadowed` stays what it was. */
 static void verdict_add(struct limits_verdict *sum, const struct limits_verdict *one)
 {
+	const struct limits_rule *shadowed = sum->shadowed;
+
 	*sum = *limits_stricter(sum, one);
+	sum->shadowed = shadowed;
+}
+
+/* --- the check --------------------------------------------------------------------------------
+ */
+
+/* One request and its rules. */
+struct check {
+	struct limits_table *table;
+	const struct limits_rule *const *rules;
+	size_t count;
+	const struct limits_subject *subject;
+	uint64_t now_ns;
+	struct limits_slot slots[LIMITS_MAX_RULES];
+	struct terms terms[LIMITS_MAX_RULES];
+	enum taken taken[LIMITS_MAX_RULES];
+};
+
+static struct counter *counter_of(const struct limits_table *t, uint64_t id, bool may_add)
+{
+	/* A pointer to what the table owns: counting changes nothing else of it. */
+	struct counter *all = (struct counter *)(uintptr_t)t->counters;
+
+	for (size_t i = 0; i < COUNTERS; i++) {
+		struct counter *c = &all[(id + i) % COUNTERS];
+		uint64_t found = load(&c->id);
+
+		if (found == 0 && (!may_add || atomic_compare_exchange_strong(&c->id, &found, id)))
+			return may_add ? c : NULL;
+		if (found == id)
+			return c;
+	}
+	return NULL;
+}
+
+/* The lease of this rule's key is to be looked at: somebody wanted something of it. */
+static void touch(const struct check *k, size_t i)
+{
+	if (!k->slots[i].lease)
+		return;
+	atomic_fetch_add(&k->slots[i].lease->seen, 1);
+	limit_store_touch(k->table->store, &k->slots[i], k->rules[i], k->subject, k->now_ns);
+}
+
+static bool would_pass(const struct check *k, size_t i, uint64_t *debt_ns)
+{
+	const struct limits_slot *slot = &k->slots[i];
+
+	*debt_ns = debt_at(load(slot->full_at_ns), k->now_ns);
+	if (k->rules[i]->is_shadow || k->terms[i].is_open)
+		return true;
+	if (slot->lease && atomic_load_explicit(&slot->lease->leased, memory_order_relaxed) > 0)
+		return true;
+	return !k->terms[i].is_closed && fits(k->rules[i], *debt_ns, k->terms[i].cost_ns);
 }
 
 /* Whether all rules would let it pass, taking nothing; the strictest refusal otherwise. */
-static bool all_would_pass(const struct slot *slots, const struct limits_rule *const *rules,
-			   size_t count, uint64_t now_ns, struct limits_verdict *out)
+static bool all_would_pass(const struct check *k, struct limits_verdict *out)
 {
-	bool would_pass = true;
+	bool all_would = true;
 
-	for (size_t i = 0; i < count; i++) {
-		uint64_t debt_ns = debt_after(rules[i], load(slots[i].full_at_ns), now_ns);
+	for (size_t i = 0; i < k->count; i++) {
 		struct limits_verdict refused;
+		uint64_t debt_ns;
 
-		if (debt_ns <= rules[i]->burst_ns)
+		if (would_pass(k, i, &debt_ns))
 			continue;
-		refused = refusal(rules[i], debt_ns);
+		refused = refusal(k->rules[i], &k->terms[i], debt_ns);
 		verdict_add(out, &refused);
-		would_pass = false;
+		touch(k, i);
+		all_would = false;
 	}
-	return would_pass;
+	return all_would;
+}
+
+static enum taken take(struct check *k, size_t i, uint64_t *debt_ns)
+{
+	do {
+		k->taken[i] = slot_take(&k->slots[i], k->rules[i], &k->terms[i], k->now_ns,
+					debt_ns);
+		if (k->taken[i] == TAKEN_WRONG)
+			k->slots[i] = slot_get(k->table, k->slots[i].key, k->now_ns);
+	} while (k->taken[i] == TAKEN_WRONG);
+	return k->taken[i];
+}
+
+/* When a rule refuses, nothing is taken, and *sum is the refusal. */
+static void take_all(struct check *k, struct limits_verdict *sum)
+{
+	for (size_t i = 0; i < k->count; i++) {
+		const struct limits_rule *rule = k->rules[i];
+		struct limits_verdict one;
+		uint64_t debt_ns;
+
+		if (take(k, i, &debt_ns) == TAKEN_NOT) {
+			if (rule->is_shadow) {
+				sum->shadowed = sum->shadowed ? sum->shadowed : rule;
+				continue;
+			}
+			*sum = refusal(rule, &k->terms[i], debt_ns);
+			touch(k, i);
+			/* Perhaps another thread took the last one in between: the earlier rules
+			 * get theirs back. */
+			while (i-- > 0)
+				slot_give_back(&k->slots[i], &k->terms[i], k->taken[i]);
+			return;
+		}
+		if (rule->is_shadow)
+			continue;
+		if (k->taken[i] == TAKEN_CREDIT)
+			debt_ns += k->terms[i].cost_ns;
+		one = grant(rule, &k->terms[i], &k->slots[i], debt_ns);
+		verdict_add(sum, &one);
+	}
+	for (size_t i = 0; i < k->count; i++)
+		touch(k, i);
 }
 
 void limits_check(struct limits_table *t, const struct limits_rule *const *rules, size_t count,
 		  const struct limits_subject *subject, uint64_t now_ns, struct limits_verdict *out)
 {
-	struct slot slots[LIMITS_MAX_RULES];
+	struct check k; /* large, and mostly unused: not cleared */
 	struct limits_verdict sum = { .is_allowed = true };
 
-	count = MIN(count, (size_t)LIMITS_MAX_RULES);
-	for (size_t i = 0; i < count; i++)
-		slots[i] = slot_get(t, key_of(rules[i], subject), now_ns);
-	if (count > 1 && !all_would_pass(slots, rules, count, now_ns, &sum)) {
-		*out = sum;
-		return;
+	k.table = t;
+	k.rules = rules;
+	k.count = MIN(count, (size_t)LIMITS_MAX_RULES);
+	k.subject = subject;
+	k.now_ns = now_ns;
+	for (size_t i = 0; i < k.count; i++) {
+		k.slots[i] = slot_get(t, limits_key(rules[i], subject), now_ns);
+		k.terms[i] = terms_of(t, &k.slots[i], rules[i], now_ns);
 	}
-	for (size_t i = 0; i < count; i++) {
-		struct limits_verdict one;
-		uint64_t debt_ns;
-		int taken;
-
-		while ((taken = slot_take(&slots[i], rules[i], now_ns, &debt_ns)) < 0)
-			slots[i] = slot_get(t, slots[i].key, now_ns);
-		if (taken) {
-			one = grant(rules[i], debt_ns);
-			verdict_add(&sum, &one);
-			continue;
-		}
-		/* Another thread took the last one in between: the earlier rules get theirs back.
-		 */
-		*out = refusal(rules[i], debt_ns);
-		while (i-- > 0)
-			slot_give_back(&slots[i], rules[i]);
-		return;
-	}
+	if (k.count < 2 || all_would_pass(&k, &sum))
+		take_all(&k, &sum);
 	*out = sum;
 }
 
-static uint64_t ceil_s(uint64_t ns)
+void limits_count(struct limits_table *t, const struct limits_verdict *v)
 {
-	return (ns + NSEC_PER_SEC - 1) / NSEC_PER_SEC;
+	struct counter *c;
+
+	if (!v->is_allowed) {
+		c = counter_of(t, v->rule->id, true);
+		if (c)
+			atomic_fetch_add_explicit(&c->refused, 1, memory_order_relaxed);
+	}
+	if (v->shadowed) {
+		c = counter_of(t, v->shadowed->id, true);
+		if (c)
+			atomic_fetch_add_explicit(&c->shadowed, 1, memory_order_relaxed);
+	}
 }
 
-void limits_write_ratelimit(const struct limits_verdict *v, struct buf *out)
+void limits_table_counts(const struct limits_table *t, const struct limits_rule *rule,
+			 struct limits_counts *out)
 {
-	buf_putc(out, '"');
-	buf_add(out, str_sub(v->rule->name, 0, MIN(v->rule->name.len, (size_t)64)));
-	buf_addz(out, "\";r=");
-	buf_u64(out, v->remaining);
-	buf_addz(out, ";t=");
-	buf_u64(out, ceil_s(v->reset_ns));
-}
+	const struct counter *c = counter_of(t, rule->id, false);
 
-uint64_t limits_retry_after_s(const struct limits_verdict *v)
-{
-	return MAX(ceil_s(v->retry_after_ns), (uint64_t)1);
+	*out = (struct limits_counts) {
+		.refused = c ? load(&c->refused) : 0,
+		.shadowed = c ? load(&c->shadowed) : 0,
+	};
 }
 
 void limits_table_stats(const struct limits_table *t, struct limits_stats *out)

@@ -27,7 +27,10 @@ enum limits_part_kind {
 	LIMITS_ENDPOINT,
 	LIMITS_HEADER,
 	LIMITS_CLAIM,
+	LIMITS_API_KEY,
 };
+
+struct limit_store;
 
 #define LIMITS_MAX_PARTS 4
 
@@ -49,6 +52,7 @@ struct limits_rule {
 	struct str name;
 	struct limits_key_spec key;
 	uint64_t limit, burst, window_s;
+	bool is_shadow;      /* counts, and refuses nobody; set after limits_rule_init */
 	bool needs_identity; /* its key has user or claim parts: check it after authentication */
 	/* derived by limits_rule_init */
 	uint64_t id;       /* of the name: counters live on over a reload */
@@ -76,6 +80,9 @@ struct limits_table;
 
 /* For about `keys` keys at once (16 bytes each). NULL: out of memory. */
 struct limits_table *limits_table_new(size_t keys);
+/* Counts in common with other gateways (48 bytes each). The store is borrowed; it is freed first.
+ */
+struct limits_table *limits_table_new_shared(size_t keys, struct limit_store *store);
 void limits_table_free(struct limits_table **t);
 
 struct limits_verdict {
@@ -85,13 +92,14 @@ struct limits_verdict {
 	uint64_t remaining;             /* requests of that rule that would pass now */
 	uint64_t retry_after_ns;        /* when refused: until one would pass */
 	uint64_t reset_ns;              /* until the whole burst is there again */
+	const struct limits_rule *shadowed; /* a rule in shadow that would have refused, or NULL */
 };
 
 #define LIMITS_MAX_RULES 16
 
 /*
- * Takes one request from every rule, or from none when one refuses. At most LIMITS_MAX_RULES rules
- * (the configuration sees to it). Any thread.
+ * Takes one request from every rule, or from none when one refuses; rules in shadow do not refuse.
+ * At most LIMITS_MAX_RULES rules (the configuration sees to it). Any thread, never waits.
  */
 void limits_check(struct limits_table *t, const struct limits_rule *const *rules, size_t count,
 		  const struct limits_subject *subject, uint64_t now_ns,
@@ -110,3 +118,14 @@ struct limits_stats {
 	uint64_t keys;         /* slots in use, live or idle */
 };
 void limits_table_stats(const struct limits_table *t, struct limits_stats *out);
+
+/* Counts a verdict that was acted upon: whom it refused, whom a rule in shadow would have. */
+void limits_count(struct limits_table *t, const struct limits_verdict *v);
+
+/* By the rule's name, since the process began. */
+struct limits_counts {
+	uint64_t refused;
+	uint64_t shadowed; /* would have been refused */
+};
+void limits_table_counts(const struct limits_table *t, const struct limits_rule *rule,
+			 struct limits_counts *out);

@@ -2,6 +2,7 @@
 #include "gateway/metrics.h"
 
 #include "gateway/keyring.h"
+#include "gateway/limit_store.h"
 #include "gateway/pools.h"
 #include "gateway/tls_files.h"
 #include "lib/clock.h"
@@ -292,6 +293,61 @@ static void write_tables(const struct gateway *g, struct buf *out)
 		      limits.evicted_live);
 }
 
+static void write_limits(const struct gateway *g, struct buf *out)
+{
+	const struct snapshot *s = g->snapshot;
+	struct limits_counts counts;
+
+	metrics_family(out, "gatehouse_gateway_rate_limited_total", "counter",
+		       "Requests refused, by the limit that refused.");
+	for (size_t i = 0; i < s->rule_count; i++) {
+		limits_table_counts(g->limits, &s->rules[i], &counts);
+		metrics_u64(out, "gatehouse_gateway_rate_limited_total",
+			    METRICS_LABELS({ "limit", s->rules[i].name }), counts.refused);
+	}
+	metrics_family(out, "gatehouse_gateway_rate_limit_shadowed_total", "counter",
+		       "Requests that a limit in shadow would have refused.");
+	for (size_t i = 0; i < s->rule_count; i++) {
+		limits_table_counts(g->limits, &s->rules[i], &counts);
+		if (s->rules[i].is_shadow || counts.shadowed)
+			metrics_u64(out, "gatehouse_gateway_rate_limit_shadowed_total",
+				    METRICS_LABELS({ "limit", s->rules[i].name }), counts.shadowed);
+	}
+}
+
+static void write_limit_store(const struct gateway *g, struct buf *out)
+{
+	struct limit_store_stats s;
+
+	if (!g->limit_store)
+		return;
+	limit_store_get_stats(g->limit_store, &s);
+	write_gauge(out, "gatehouse_gateway_rate_limit_store_up",
+		    "Whether limits are counted in common with other gateways.", s.is_common);
+	write_gauge(out, "gatehouse_gateway_rate_limit_gateways",
+		    "Gateways that share the limits, as known here.", s.gateways);
+	write_counter(out, "gatehouse_gateway_rate_limit_store_failures_total",
+		      "Times that counting in common ended because Redis failed.", s.failures);
+	write_counter(out, "gatehouse_gateway_rate_limit_store_calls_total",
+		      "Scripts sent to Redis.", s.asks);
+	write_counter(out, "gatehouse_gateway_rate_limit_store_errors_total",
+		      "Scripts that failed, or whose answer was late or missing.", s.errors);
+	write_counter(out, "gatehouse_gateway_rate_limit_leased_total",
+		      "Requests granted ahead by Redis.", s.granted);
+	write_counter(out, "gatehouse_gateway_rate_limit_returned_total",
+		      "Requests granted ahead and given back unused.", s.returned);
+	write_counter(out, "gatehouse_gateway_rate_limit_settled_total",
+		      "Requests admitted on credit and told to Redis afterwards.", s.settled);
+	write_counter(out, "gatehouse_gateway_rate_limit_store_dropped_total",
+		      "Keys that were not told to Redis because too many were in hand.", s.dropped);
+	write_gauge(out, "gatehouse_gateway_rate_limit_store_keys",
+		    "Keys whose count is being brought in step with Redis.", s.keys);
+	metrics_family(out, "gatehouse_gateway_rate_limit_store_seconds", "gauge",
+		       "How long Redis took to answer, of late.");
+	metrics_double(out, "gatehouse_gateway_rate_limit_store_seconds", NULL,
+		       (double)s.round_trip_us / 1e6);
+}
+
 struct member_count {
 	uint64_t healthy, failing;
 };
@@ -409,6 +465,8 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 	write_overload(g, out);
 	write_tls(g, out);
 	write_tables(g, out);
+	write_limits(g, out);
+	write_limit_store(g, out);
 	write_services(g, out);
 	write_records(g, out);
 	write_registry(g, out);

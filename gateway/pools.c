@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "gateway/health.h"
+#include "gateway/limit_setup.h"
 #include "gateway/tls_setup.h"
 #include "gateway/upstream/service.h"
 #include "lib/http_client.h"
@@ -197,6 +198,8 @@ static void on_list(struct reg_list *list, void *arg)
 		if (p->pools[i].conf->discover.p && str_ieq(p->pools[i].conf->discover, app->name))
 			pool_use_list(&p->pools[i], list);
 	}
+	if (str_ieq(limit_peers_app(p->gateway, &p->gateway->snapshot->conf), app->name))
+		limit_use_peers(p->gateway, list);
 }
 
 static void on_registry(enum reg_client_event event, const char *detail, void *arg)
@@ -251,9 +254,21 @@ static struct app *app_watch(struct pools *p, struct str name)
 	return app;
 }
 
-/* Watches exactly the apps that some service names. */
+static struct app *use_app(struct pools *p, struct str name)
+{
+	struct app *app = find_app(p, name);
+
+	if (!app)
+		app = app_watch(p, name);
+	app->is_used = true;
+	return app;
+}
+
+/* Watches exactly the apps that some service names, and the one whose limits we share. */
 static void update_watches(struct pools *p)
 {
+	struct str peers = limit_peers_app(p->gateway, &p->gateway->snapshot->conf);
+
 	list_for_each (node, &p->apps)
 		container_of(node, struct app, node)->is_used = false;
 	for (size_t i = 0; i < p->count; i++) {
@@ -262,13 +277,12 @@ static void update_watches(struct pools *p)
 
 		if (!name.p)
 			continue;
-		app = find_app(p, name);
-		if (!app)
-			app = app_watch(p, name);
-		else if (app->list)
+		app = use_app(p, name);
+		if (app->list)
 			pool_use_list(&p->pools[i], app->list);
-		app->is_used = true;
 	}
+	if (peers.p)
+		use_app(p, peers);
 	list_for_each_safe (node, &p->apps) {
 		struct app *app = container_of(node, struct app, node);
 

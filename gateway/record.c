@@ -441,6 +441,8 @@ void record_request(struct record_ring *ring, const struct request *r)
 	}
 	if (r->limited_by.len)
 		json_add_str(&w, "limited_by", r->limited_by);
+	if (r->shadowed_by.len)
+		json_add_str(&w, "shadow_limited_by", r->shadowed_by);
 	if (r->tls[0])
 		json_addz(&w, "tls", r->tls);
 	json_addz(&w, "protocol", r->protocol);

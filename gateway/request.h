@@ -168,6 +168,7 @@ struct request {
 	uint64_t max_body;           /* bytes; 0: no bound */
 	struct limits_verdict limit; /* the strictest so far; rule is NULL when none applied */
 	struct str limited_by;       /* name of the limit that refused */
+	struct str shadowed_by;      /* of one in shadow that would have */
 	struct http_field extra[REQUEST_EXTRA_FIELDS];
 	size_t extra_count;
 	struct str websocket_accept; /* what the service must answer to become one; p NULL: the

@@ -168,6 +168,7 @@ static bool build_rules(struct build *b)
 		/* The checks have seen to it that this is good. */
 		limits_rule_init(&b->s->rules[i], l->name, &l->key, l->limit, l->window_s,
 				 l->burst);
+		b->s->rules[i].is_shadow = l->is_shadow;
 		b->s->rule_count++;
 	}
 	return b->s->rules != NULL;

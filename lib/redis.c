@@ -22,6 +22,13 @@
 #define STABLE_MS 1000
 #define EVENTS    (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
+/* What the array's size is passed as changed between 0.14 (Debian 12) and 1.0 (Debian 13). */
+#if HIREDIS_MAJOR < 1
+typedef int element_count;
+#else
+typedef size_t element_count;
+#endif
+
 enum redis_state {
 	REDIS_DOWN,       /* waits for the next attempt */
 	REDIS_CONNECTING, /* the kernel does */
@@ -55,6 +62,7 @@ struct redis {
 	struct buf out;
 	struct redisReader *reader;
 	redisReplyObjectFunctions functions;
+	void *(*default_array)(const redisReadTask *task, element_count n);
 	struct list pending; /* oldest first */
 	size_t pending_count;
 	size_t unparsed; /* bytes read since the last complete answer */
@@ -69,21 +77,14 @@ static void redis_down(struct redis *r, int error, const char *detail);
 
 /* --- hiredis' reader ------------------------------------------------------------------------ */
 
-/* What the array's size is passed as changed between 0.14 (Debian 12) and 1.0 (Debian 13). */
-#if HIREDIS_MAJOR < 1
-typedef int element_count;
-#else
-typedef size_t element_count;
-#endif
-
-static void *(*default_array)(const redisReadTask *task, element_count n);
-
 /* The reader allocates as many elements as the server announces, before the first one came. */
 static void *bounded_array(const redisReadTask *task, element_count n)
 {
+	const struct redis *r = task->privdata;
+
 	if ((uint64_t)n > MAX_ELEMENTS)
 		return NULL;
-	return default_array(task, n);
+	return r->default_array(task, n);
 }
 
 static int reader_renew(struct redis *r)
@@ -94,10 +95,11 @@ static int reader_renew(struct redis *r)
 		return -ENOMEM;
 	if (r->reader)
 		redisReaderFree(r->reader);
-	default_array = fresh->fn->createArray;
+	r->default_array = fresh->fn->createArray;
 	r->functions = *fresh->fn;
 	r->functions.createArray = bounded_array;
 	fresh->fn = &r->functions;
+	fresh->privdata = r;
 	r->reader = fresh;
 	r->unparsed = 0;
 	return 0;

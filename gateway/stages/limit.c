@@ -29,6 +29,9 @@ static enum stage_result check(struct request *r, const struct limits_rule *cons
 	if (!verdict.is_allowed)
 		limits_check(r->worker->gateway->limits, rules, count, &subject, clock_mono_ns(),
 			     &verdict);
+	limits_count(r->worker->gateway->limits, &verdict);
+	if (verdict.shadowed && !r->shadowed_by.len)
+		r->shadowed_by = verdict.shadowed->name;
 	r->limit = r->limit.rule ? *limits_stricter(&r->limit, &verdict) : verdict;
 	if (verdict.is_allowed)
 		return STAGE_NEXT;

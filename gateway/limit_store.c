@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "gateway/limit_script.h"
+#include "gateway/limit_store_impl.h"
+#include "lib/cleanup.h"
+#include "lib/log.h"
+
+#define RETRY_MS    1000 /* after Redis refused the script */
+#define FAREWELL_MS 500
+#define MAX_POSTS   (1U << 14) /* keys told by workers and not yet taken in hand */
+
+/* --- what workers call ------------------------------------------------------------------------ */
+
+bool limit_store_is_common(const struct limit_store *s)
+{
+	return atomic_load_explicit(&s->is_common, memory_order_relaxed);
+}
+
+enum limit_failure limit_store_on_failure(const struct limit_store *s)
+{
+	return s->on_failure;
+}
+
+uint32_t limit_store_gateways(const struct limit_store *s)
+{
+	return atomic_load_explicit(&s->gateways, memory_order_relaxed);
+}
+
+void limit_store_set_gateways(struct limit_store *s, uint32_t count)
+{
+	atomic_store(&s->gateways, MAX(count, 1U));
+}
+
+/* Room for one more, under the lock. */
+static bool posts_grow(struct limit_store *s)
+{
+	size_t room = s->post_room ? s->post_room * 2 : 64;
+	struct post *more;
+
+	if (s->post_count < s->post_room)
+		return true;
+	if (s->post_room >= MAX_POSTS)
+		return false;
+	more = reallocarray(s->posts, room, sizeof(*more));
+	if (!more)
+		return false;
+	s->posts = more;
+	s->post_room = room;
+	return true;
+}
+
+void limit_store_touch(struct limit_store *s, const struct limits_slot *slot,
+		       const struct limits_rule *rule, const struct limits_subject *subject,
+		       uint64_t now_ns)
+{
+	uint8_t idle = LEASE_IDLE;
+	struct post post;
+	bool has_room, was_empty;
+	size_t len;
+
+	if (!limit_store_is_common(s))
+		return;
+	/* Nothing to tell, and either nobody to share with, or nothing to share yet. */
+	if (atomic_load_explicit(&slot->lease->owed, memory_order_relaxed) == 0 &&
+	    (!limits_has_rivals(slot->lease, limits_ms(now_ns)) ||
+	     limits_is_before(&slot->lease->quiet, limits_ms(now_ns))))
+		return;
+	if (atomic_load_explicit(&s->is_full, memory_order_relaxed) ||
+	    !atomic_compare_exchange_strong(&slot->lease->state, &idle, LEASE_BUSY))
+		return;
+	post.slot = *slot;
+	post.token_ns = rule->token_ns;
+	post.burst_ns = rule->burst_ns;
+	len = MIN(rule->name.len, (size_t)RULE_NAME_MAX);
+	memcpy(post.rule, rule->name.p, len);
+	post.rule[len] = '\0';
+	limits_shared_key(post.name, rule, subject);
+
+	pthread_mutex_lock(&s->lock);
+	was_empty = s->post_count == 0;
+	has_room = posts_grow(s);
+	if (has_room)
+		s->posts[s->post_count++] = post;
+	pthread_mutex_unlock(&s->lock);
+	if (!has_room) {
+		atomic_fetch_add(&s->dropped, 1);
+		atomic_store(&slot->lease->state, LEASE_IDLE);
+	} else if (was_empty) {
+		loop_post(s->loop, &s->take_posts);
+	}
+}
+
+/* --- together or alone -------------------------------------------------------------------------
+ */
+
+static void store_set_common(struct limit_store *s, bool is_common, const char *why)
+{
+	static const char *const then[] = {
+		[LIMIT_LOCAL] = "each gateway counts its share for itself",
+		[LIMIT_OPEN] = "limits are not enforced",
+		[LIMIT_CLOSED] = "limited requests are refused",
+	};
+	bool was_common = atomic_exchange(&s->is_common, is_common);
+	char addr[NET_ADDR_LEN];
+
+	if (was_common && !is_common)
+		metrics_inc(&s->counters.failures, 1);
+	if (is_common ? !was_common : !s->has_complained) {
+		net_format(addr, &s->options.url.addr);
+		if (is_common)
+			log_info("rate limits: Redis at %s: counting in common", addr);
+		else
+			log_warn("rate limits: Redis at %s: %s; until it is back, %s", addr, why,
+				 then[s->on_failure]);
+	}
+	s->has_complained = !is_common;
+}
+
+static void on_state(struct redis *r, bool is_up, const char *detail, void *arg)
+{
+	struct limit_store *s = arg;
+
+	(void)r;
+	if (s->is_stopping)
+		return;
+	loop_timer_stop(s->loop, &s->timer);
+	store_set_common(s, is_up, detail);
+}
+
+void limit_store_refused(struct limit_store *s, const char *problem)
+{
+	if (s->is_stopping)
+		return;
+	store_set_common(s, false, problem);
+	loop_timer_start(s->loop, &s->timer, RETRY_MS);
+}
+
+/* --- the thread's events ---------------------------------------------------------------------- */
+
+static void on_take_posts(struct loop_task *task)
+{
+	struct limit_store *s = container_of(task, struct limit_store, take_posts);
+	struct post *posts;
+	size_t count, room;
+
+	pthread_mutex_lock(&s->lock);
+	posts = s->posts;
+	room = s->post_room;
+	count = s->post_count;
+	s->posts = s->taken;
+	s->post_room = s->taken_room;
+	s->post_count = 0;
+	pthread_mutex_unlock(&s->lock);
+	s->taken = posts;
+	s->taken_room = room;
+	for (size_t i = 0; i < count; i++)
+		limit_share_take(s, &posts[i]);
+}
+
+static void on_store_timer(struct loop_timer *timer)
+{
+	struct limit_store *s = container_of(timer, struct limit_store, timer);
+
+	if (s->is_stopping)
+		loop_stop(s->loop);
+	else if (redis_is_up(s->redis))
+		store_set_common(s, true, "");
+}
+
+/* Farewell: what was granted and not used goes back, what is owed is told. */
+static void on_stop(struct loop_task *task)
+{
+	struct limit_store *s = container_of(task, struct limit_store, stop);
+
+	on_take_posts(&s->take_posts);
+	s->is_stopping = true;
+	loop_timer_start(s->loop, &s->timer, FAREWELL_MS);
+	hmap_for_each (node, &s->shares) {
+		limit_share_farewell(container_of(node, struct share, node));
+	}
+	if (s->shares.count == 0)
+		loop_stop(s->loop);
+}
+
+/* --- life ------------------------------------------------------------------------------------- */
+
+static void *store_run(void *arg)
+{
+	struct limit_store *s = arg;
+
+	pthread_setname_np(pthread_self(), "limits");
+	loop_run(s->loop);
+	return NULL;
+}
+
+struct limit_store *limit_store_new(const struct limit_store_options *options, struct err *err)
+{
+	struct limit_store *s = calloc(1, sizeof(*s));
+	struct redis_options redis = {
+		.url = options->url,
+		.connect_timeout_ms = options->timeout_ms,
+		.command_timeout_ms = options->timeout_ms,
+		.backoff_max_ms = 2000,
+		.max_pending = MAX_SHARES,
+		.max_out = 16U << 20,
+		.max_reply = 1U << 20,
+		.on_state = on_state,
+		.arg = s,
+	};
+
+	if (!s) {
+		err_set(err, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	s->options = *options;
+	s->on_failure = options->on_failure;
+	snprintf(s->prefix, sizeof(s->prefix), "%s", options->prefix);
+	snprintf(s->connection, sizeof(s->connection), "%s", options->name ? options->name : "");
+	limit_store_set_gateways(s, options->gateways);
+	pthread_mutex_init(&s->lock, NULL);
+	s->take_posts.run = on_take_posts;
+	s->stop.run = on_stop;
+	s->timer.on_fire = on_store_timer;
+	redis_script_init(&s->script, limit_script_text);
+	s->loop = loop_new();
+	redis.name = s->connection;
+	s->redis = s->loop ? redis_new(s->loop, &redis) : NULL;
+	if (!s->redis) {
+		err_set(err, -ENOMEM, "out of memory or descriptors");
+		limit_store_free(&s);
+	}
+	return s;
+}
+
+int limit_store_start(struct limit_store *s)
+{
+	sigset_t all, before;
+	int rc;
+
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(&s->thread, NULL, store_run, s);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	s->has_thread = rc == 0;
+	return -rc;
+}
+
+void limit_store_free(struct limit_store **sp)
+{
+	struct limit_store *s = *sp;
+
+	if (!s)
+		return;
+	*sp = NULL;
+	if (s->has_thread) {
+		loop_post(s->loop, &s->stop);
+		pthread_join(s->thread, NULL);
+	}
+	s->is_stopping = true;
+	redis_free(&s->redis); /* ends what is asked */
+	hmap_for_each (node, &s->shares)
+		limit_share_free(container_of(node, struct share, node));
+	hmap_fini(&s->shares);
+	loop_free(s->loop);
+	pthread_mutex_destroy(&s->lock);
+	free(s->posts);
+	free(s->taken);
+	free(s);
+}
+
+void limit_store_get_stats(const struct limit_store *s, struct limit_store_stats *out)
+{
+	const struct counters *c = &s->counters;
+
+	*out = (struct limit_store_stats) {
+		.is_up = metrics_get(&redis_stats(s->redis)->is_up) != 0,
+		.is_common = limit_store_is_common(s),
+		.gateways = limit_store_gateways(s),
+		.failures = metrics_get(&c->failures),
+		.asks = metrics_get(&c->asks),
+		.answers = metrics_get(&c->answers),
+		.errors = metrics_get(&c->errors),
+		.granted = metrics_get(&c->granted),
+		.settled = metrics_get(&c->settled),
+		.returned = metrics_get(&c->returned),
+		.dropped = atomic_load(&s->dropped),
+		.keys = metrics_get(&c->keys),
+		.round_trip_us = metrics_get(&c->round_trip_us),
+	};
+}

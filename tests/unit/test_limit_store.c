@@ -1,0 +1,460 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Limits in common: several gateways' tables in this process, one real Redis beside it. */
+#include "gateway/limit_store.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "gateway/limits_private.h"
+#include "lib/cleanup.h"
+#include "lib/clock.h"
+#include "lib/log.h"
+#include "lib/loop.h"
+#include "tests/unit/unit.h"
+
+#define GATEWAYS    3
+#define PATIENCE_MS 10000
+
+struct gateway {
+	struct limit_store *store;
+	struct limits_table *table;
+};
+
+struct world {
+	char dir[64], socket[96];
+	pid_t server;
+	struct limit_store_options options;
+	struct gateway gateways[GATEWAYS];
+};
+
+static void server_start(struct world *w)
+{
+	w->server = fork();
+	assert_true(w->server >= 0);
+	if (w->server > 0)
+		return;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!freopen("/dev/null", "w", stdout))
+		_exit(126);
+	execl("/usr/bin/redis-server", "redis-server", "--port", "0", "--unixsocket", w->socket,
+	      "--save", "", "--dir", w->dir, NULL);
+	_exit(127);
+}
+
+static void server_stop(struct world *w)
+{
+	if (w->server <= 0)
+		return;
+	kill(w->server, SIGKILL);
+	waitpid(w->server, NULL, 0);
+	w->server = 0;
+}
+
+static void wait_until_common(const struct world *w, bool is_common)
+{
+	uint64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+
+	for (int i = 0; i < GATEWAYS; i++) {
+		while (limit_store_is_common(w->gateways[i].store) != is_common) {
+			assert_true(clock_mono_ms() < until_ms);
+			usleep(1000);
+		}
+	}
+}
+
+/* NULL without Redis. */
+static struct world *world_new(enum limit_failure on_failure)
+{
+	struct world *w;
+	struct err err;
+	char url[128];
+
+	if (access("/usr/bin/redis-server", X_OK) < 0) {
+		print_message("SKIP: redis-server is not installed\n");
+		return NULL;
+	}
+	w = calloc(1, sizeof(*w));
+	assert_non_null(w);
+	snprintf(w->dir, sizeof(w->dir), "/tmp/gatehouse-limits-XXXXXX");
+	assert_non_null(mkdtemp(w->dir));
+	snprintf(w->socket, sizeof(w->socket), "%s/s", w->dir);
+	snprintf(url, sizeof(url), "unix:%s", w->socket);
+	w->options = (struct limit_store_options) {
+		.prefix = "t:",
+		.name = "test",
+		.on_failure = on_failure,
+		.timeout_ms = PATIENCE_MS,
+		.gateways = GATEWAYS,
+	};
+	assert_int_equal(redis_url_parse(&w->options.url, str_from(url), &err), 0);
+	server_start(w);
+	for (int i = 0; i < GATEWAYS; i++) {
+		struct gateway *g = &w->gateways[i];
+
+		g->store = limit_store_new(&w->options, &err);
+		assert_non_null(g->store);
+		g->table = limits_table_new_shared(1024, g->store);
+		assert_non_null(g->table);
+		assert_int_equal(limit_store_start(g->store), 0);
+	}
+	wait_until_common(w, true);
+	return w;
+}
+
+static void world_free(struct world *w)
+{
+	for (int i = 0; i < GATEWAYS; i++) {
+		limit_store_free(&w->gateways[i].store);
+		limits_table_free(&w->gateways[i].table);
+	}
+	server_stop(w);
+	unlink(w->socket);
+	rmdir(w->dir);
+	free(w);
+}
+
+static struct limits_rule rule_of(const char *name, uint64_t limit, uint64_t window_s,
+				  uint64_t burst)
+{
+	struct limits_key_spec spec;
+	struct limits_rule rule = { .limit = 0 };
+
+	assert_null(limits_parse_key(&spec, STR("ip")));
+	assert_null(limits_rule_init(&rule, str_from(name), &spec, limit, window_s, burst));
+	return rule;
+}
+
+static struct limits_verdict check(struct gateway *g, const struct limits_rule *rule,
+				   const char *ip)
+{
+	struct net_addr client;
+	struct limits_subject subject = { .client = &client, .endpoint = STR("r") };
+	struct limits_verdict v;
+
+	assert_int_equal(net_parse_ip(&client, str_from(ip), 1), 0);
+	limits_check(g->table, &rule, 1, &subject, clock_mono_ns(), &v);
+	return v;
+}
+
+/* What Redis holds once all that was admitted has been told and no lease is out. */
+static void wait_until_settled(const struct world *w)
+{
+	uint64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+
+	for (int i = 0; i < GATEWAYS; i++) {
+		struct limit_store_stats stats;
+
+		do {
+			assert_true(clock_mono_ms() < until_ms);
+			usleep(1000);
+			limit_store_get_stats(w->gateways[i].store, &stats);
+		} while (stats.keys);
+	}
+}
+
+static void what_one_admits_the_others_know(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule rule = rule_of("a", 30, 3600, 0);
+	uint64_t passed = 0;
+
+	if (!w)
+		skip();
+	/* As many at once as the limit allows, though there are three gateways, and no more. */
+	for (int i = 0; i < 40; i++)
+		passed += check(&w->gateways[0], &rule, "192.0.2.1").is_allowed;
+	assert_int_equal(passed, 30);
+	wait_until_settled(w);
+	/* The first request at another gateway is admitted before it knows; not the ones after. */
+	check(&w->gateways[1], &rule, "192.0.2.1");
+	wait_until_settled(w);
+	assert_false(check(&w->gateways[1], &rule, "192.0.2.1").is_allowed);
+	assert_true(check(&w->gateways[1], &rule, "192.0.2.2").is_allowed);
+	world_free(w);
+}
+
+static void the_last_one_can_be_had_anywhere(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule rule = rule_of("a", 12, 3600, 0);
+	uint64_t passed = 0;
+
+	if (!w)
+		skip();
+	/* One client that moves from gateway to gateway, slowly. */
+	for (int i = 0; i < 15; i++) {
+		passed += check(&w->gateways[i % GATEWAYS], &rule, "192.0.2.1").is_allowed;
+		wait_until_settled(w);
+	}
+	/* Each knows what the others admitted until it was asked itself: at the very end that may
+	 * be one too many at each other gateway. */
+	assert_in_range(passed, 12, 12 + GATEWAYS - 1);
+	world_free(w);
+}
+
+static void what_was_too_much_is_paid_back(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule rule = rule_of("a", 10, 1, 0);
+	uint64_t passed = 0, begun_ns = clock_mono_ns(), elapsed_ns;
+
+	if (!w)
+		skip();
+	/* All three at the same moment: none can know of the others. */
+	for (int i = 0; i < 10 * GATEWAYS; i++)
+		passed += check(&w->gateways[i % GATEWAYS], &rule, "192.0.2.1").is_allowed;
+	assert_in_range(passed, 10, 10 * GATEWAYS);
+	wait_until_settled(w);
+	/* 20 too many take two seconds more than the third that a token takes. */
+	do {
+		uint64_t one = check(&w->gateways[0], &rule, "192.0.2.1").is_allowed;
+
+		passed += one;
+		elapsed_ns = clock_mono_ns() - begun_ns;
+		assert_true(elapsed_ns < PATIENCE_MS * NSEC_PER_MSEC);
+		usleep(2000);
+	} while (passed <= 10 * GATEWAYS);
+	/* Never more than the burst and what the time has earned. */
+	assert_true((double)passed <= 10 + 10.0 * (double)elapsed_ns / 1e9 + 1);
+	world_free(w);
+}
+
+/* --- under load from all gateways ---------------------------------------------------------------
+ */
+
+struct load {
+	struct gateway *gateway;
+	const struct limits_rule *rule;
+	uint64_t until_ns, every_ns;
+	uint64_t asked;
+	/* when requests were admitted */
+	uint64_t *admitted_ns;
+	size_t count, room;
+};
+
+static void *load_run(void *arg)
+{
+	struct load *l = arg;
+	uint64_t now_ns;
+
+	while ((now_ns = clock_mono_ns()) < l->until_ns) {
+		l->asked++;
+		if (check(l->gateway, l->rule, "192.0.2.1").is_allowed && l->count < l->room)
+			l->admitted_ns[l->count++] = now_ns;
+		usleep((useconds_t)(l->every_ns / 1000));
+	}
+	return NULL;
+}
+
+static int by_time(const void *a, const void *b)
+{
+	const uint64_t *x = a, *y = b;
+
+	return *x < *y ? -1 : *x > *y;
+}
+
+#define THREADS (2 * GATEWAYS)
+
+/* Returns how many were admitted, sorted in `out`. */
+static size_t run_load(struct world *w, const struct limits_rule *rule, uint64_t ms,
+		       uint64_t every_us, uint64_t *out, size_t room)
+{
+	struct load loads[THREADS];
+	pthread_t threads[THREADS];
+	size_t count = 0;
+
+	for (size_t i = 0; i < THREADS; i++) {
+		loads[i] = (struct load) {
+			.gateway = &w->gateways[i % GATEWAYS],
+			.rule = rule,
+			.until_ns = clock_mono_ns() + ms * NSEC_PER_MSEC,
+			.every_ns = every_us * 1000,
+			.admitted_ns = calloc(room, sizeof(uint64_t)),
+			.room = room,
+		};
+		assert_int_equal(pthread_create(&threads[i], NULL, load_run, &loads[i]), 0);
+	}
+	for (size_t i = 0; i < THREADS; i++) {
+		pthread_join(threads[i], NULL);
+		for (size_t j = 0; j < loads[i].count && count < room; j++)
+			out[count++] = loads[i].admitted_ns[j];
+		free(loads[i].admitted_ns);
+	}
+	qsort(out, count, sizeof(*out), by_time);
+	return count;
+}
+
+/*
+ * No window of any length from any moment on holds more than the burst and what it earns, by 5 %;
+ * and over the whole time no less than that is admitted.
+ */
+static void the_limit_holds_under_load(void **state)
+{
+	static const struct {
+		uint64_t limit, window_s, burst, every_us;
+		double least;
+	} cases[] = {
+		{ 10, 1, 0, 20000, 1 }, /* 300 a second ask for 10 */
+		{ 1000, 1, 0, 500, 1 },
+		/* What nobody fetches within 100 ms is lost, and so is what a slow machine sleeps.
+		 */
+		{ 100, 1, 10, 3000, 0.8 },
+	};
+	static uint64_t admitted_ns[20000];
+
+	for (size_t c = 0; c < CASES(cases); c++) {
+		struct world *w = world_new(LIMIT_LOCAL);
+		struct limits_rule rule = rule_of("a", cases[c].limit, cases[c].window_s,
+						  cases[c].burst);
+		double per_s = (double)cases[c].limit / (double)cases[c].window_s;
+		double burst = (double)rule.burst, seconds, most;
+		uint64_t begin_ns;
+		size_t count;
+
+		if (!w)
+			skip();
+		count = run_load(w, &rule, 2500, cases[c].every_us, admitted_ns,
+				 CASES(admitted_ns));
+		assert_true(count > 1);
+		/* At the very start nobody knows of the others: that is paid back, not prevented.
+		 */
+		begin_ns = admitted_ns[0] + NSEC_PER_SEC;
+		for (size_t from = 0; from < count; from++) {
+			if (admitted_ns[from] < begin_ns)
+				continue;
+			for (size_t to = from; to < count; to += 7) {
+				seconds = (double)(admitted_ns[to] - admitted_ns[from]) / 1e9;
+				most = (burst + per_s * seconds) * 1.05 + 1;
+				if ((double)(to - from + 1) > most)
+					fail_msg("%zu in %.3f s, where %.1f may (limit %" PRIu64
+						 ")",
+						 to - from + 1, seconds, most, cases[c].limit);
+			}
+		}
+		seconds = (double)(admitted_ns[count - 1] - admitted_ns[0]) / 1e9;
+		if ((double)count < (burst + per_s * seconds) * cases[c].least - 2 - per_s / 20)
+			fail_msg("only %zu in %.3f s (limit %" PRIu64 ")", count, seconds,
+				 cases[c].limit);
+		world_free(w);
+	}
+}
+
+/* --- while Redis is away
+ * --------------------------------------------------------------------------
+ */
+
+static uint64_t admitted_of(struct gateway *g, const struct limits_rule *rule, const char *ip,
+			    int count)
+{
+	uint64_t admitted = 0;
+
+	while (count-- > 0)
+		admitted += check(g, rule, ip).is_allowed;
+	return admitted;
+}
+
+static void alone_each_has_its_share(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule rule = rule_of("a", 30, 3600, 0);
+
+	if (!w)
+		skip();
+	server_stop(w);
+	wait_until_common(w, false);
+	for (int i = 0; i < GATEWAYS; i++)
+		assert_int_equal(admitted_of(&w->gateways[i], &rule, "192.0.2.1", 40), 10);
+	limit_store_set_gateways(w->gateways[0].store, 2);
+	assert_int_equal(admitted_of(&w->gateways[0], &rule, "192.0.2.2", 40), 15);
+	/* A smaller limit than gateways: one each rather than none. */
+	rule = rule_of("b", 1, 3600, 0);
+	assert_int_equal(admitted_of(&w->gateways[1], &rule, "192.0.2.1", 5), 1);
+	/* It comes back by itself, and knows what was admitted meanwhile. */
+	server_start(w);
+	wait_until_common(w, true);
+	rule = rule_of("a", 30, 3600, 0);
+	assert_int_equal(admitted_of(&w->gateways[1], &rule, "192.0.2.3", 40), 30);
+	world_free(w);
+}
+
+static void open_lets_all_pass(void **state)
+{
+	struct world *w = world_new(LIMIT_OPEN);
+	struct limits_rule rule = rule_of("a", 3, 3600, 0);
+
+	if (!w)
+		skip();
+	assert_int_equal(admitted_of(&w->gateways[0], &rule, "192.0.2.1", 10), 3);
+	server_stop(w);
+	wait_until_common(w, false);
+	assert_int_equal(admitted_of(&w->gateways[0], &rule, "192.0.2.1", 10), 10);
+	server_start(w);
+	wait_until_common(w, true);
+	assert_int_equal(admitted_of(&w->gateways[0], &rule, "192.0.2.1", 10), 0);
+	world_free(w);
+}
+
+static void closed_refuses_all(void **state)
+{
+	struct world *w = world_new(LIMIT_CLOSED);
+	struct limits_rule rule = rule_of("a", 3, 3600, 0);
+	struct limits_verdict v;
+
+	if (!w)
+		skip();
+	server_stop(w);
+	wait_until_common(w, false);
+	v = check(&w->gateways[0], &rule, "192.0.2.1");
+	assert_false(v.is_allowed);
+	assert_int_equal(limits_retry_after_s(&v), 1);
+	server_start(w);
+	wait_until_common(w, true);
+	assert_int_equal(admitted_of(&w->gateways[0], &rule, "192.0.2.1", 10), 3);
+	world_free(w);
+}
+
+/* Redis answers, and refuses every script: that is a failure as well, and it ends. */
+static void a_refused_script_is_a_failure(void **state)
+{
+	struct world *w = world_new(LIMIT_OPEN);
+	struct limits_rule rule = rule_of("a", 3, 3600, 0);
+	char command[256];
+
+	if (!w)
+		skip();
+	snprintf(command, sizeof(command), "redis-cli -s %s config set maxmemory 1 >/dev/null",
+		 w->socket);
+	assert_int_equal(system(command), 0); // NOLINT(cert-env33-c): our own words
+	check(&w->gateways[0], &rule, "192.0.2.1");
+	for (int i = 0; limit_store_is_common(w->gateways[0].store); i++) {
+		assert_true(i < PATIENCE_MS);
+		usleep(1000);
+	}
+	snprintf(command, sizeof(command), "redis-cli -s %s config set maxmemory 0 >/dev/null",
+		 w->socket);
+	assert_int_equal(system(command), 0); // NOLINT(cert-env33-c)
+	wait_until_common(w, true);
+	world_free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_one_admits_the_others_know),
+		cmocka_unit_test(the_last_one_can_be_had_anywhere),
+		cmocka_unit_test(what_was_too_much_is_paid_back),
+		cmocka_unit_test(the_limit_holds_under_load),
+		cmocka_unit_test(alone_each_has_its_share),
+		cmocka_unit_test(open_lets_all_pass),
+		cmocka_unit_test(closed_refuses_all),
+		cmocka_unit_test(a_refused_script_is_a_failure),
+	};
+
+	log_init("test", LOG_TEXT, LOG_ERROR);
+	return cmocka_run_group_tests_name("limit store", tests, NULL, NULL);
+}
