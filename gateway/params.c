@@ -113,6 +113,19 @@ bool params_begins(struct str raw, struct str want)
 	return match_decoded(raw, want) != SIZE_MAX;
 }
 
+bool params_decode_into(char *out, size_t room, struct str raw, struct str *result)
+{
+	size_t len = 0;
+
+	for (size_t at = 0; at < raw.len;) {
+		if (len == room)
+			return false;
+		out[len++] = decode_next(raw, &at, true);
+	}
+	*result = str_of(out, len);
+	return true;
+}
+
 struct str params_decode(struct arena *a, struct str raw, bool plus)
 {
 	char *out = arena_alloc(a, raw.len + 1);

@@ -32,6 +32,9 @@ bool params_find_query(struct str query, struct str name, struct str *value);
 bool params_equal(struct str raw, struct str want);
 bool params_begins(struct str raw, struct str want);
 
+/* The same decoding as theirs; false when it does not fit. */
+bool params_decode_into(char *out, size_t room, struct str raw, struct str *result);
+
 /* "%41" is "A", an escape that is none stays; with `plus`, "+" is a space. p NULL: out of memory.
  */
 struct str params_decode(struct arena *a, struct str raw, bool plus);

@@ -4,8 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "gateway/media.h"
-#include "gateway/params.h"
+#include "gateway/candidates.h"
 #include "gateway/path.h"
 #include "lib/arena.h"
 #include "lib/cleanup.h"
@@ -14,29 +13,6 @@
 #define ROUTER_MAX_HOST    255
 #define ROUTER_MAX_ROUTES  1000000
 #define ROUTER_MAX_METHODS 60 /* known ones and others together; bits of a mask */
-
-/* A pattern of a matcher, the star cut off. */
-struct matcher {
-	struct str name, value;
-	enum http_name id;
-	bool is_prefix; /* "*" is the empty prefix */
-};
-
-/* A route as an entry of the lists of nodes. */
-struct candidate {
-	size_t route;
-	uint64_t methods;               /* all ones: any */
-	const struct matcher *matchers; /* headers, then cookies, then queries */
-	size_t header_count, cookie_count, query_count;
-	const struct str *accepts, *content_types;
-	size_t accept_count, content_type_count;
-	size_t rank; /* how specific: the higher the earlier */
-};
-
-struct candidates {
-	struct candidate *items;
-	size_t count, room;
-};
 
 /* A node is a path of segments below one host; children by literal segment are in router.edges. */
 struct node {
@@ -252,87 +228,14 @@ static int methods_mask(struct router *r, const struct router_route *route, uint
 	return 0;
 }
 
-static void matchers_fill(struct matcher *out, const struct conf_pair *pairs, size_t count)
-{
-	for (size_t i = 0; i < count; i++) {
-		struct str value = pairs[i].value;
-		bool is_prefix = value.len && value.p[value.len - 1] == '*';
-
-		out[i] = (struct matcher) {
-			.name = pairs[i].name,
-			.value = str_sub(value, 0, value.len - is_prefix),
-			.id = http_name_id(pairs[i].name),
-			.is_prefix = is_prefix,
-		};
-	}
-}
-
-static int candidate_init(struct router *r, struct candidate *c, const struct router_route *route,
-			  size_t index, struct err *err)
-{
-	size_t count = route->header_count + route->cookie_count + route->query_count;
-	struct matcher *matchers = arena_array(&r->arena, struct matcher, count + 1);
-
-	if (!matchers)
-		return err_set(err, -ENOMEM, "out of memory");
-	if (methods_mask(r, route, &c->methods) < 0)
-		return err_set(err, -EINVAL, "routes[%zu]: more than %d different methods in all",
-			       index, ROUTER_MAX_METHODS - HTTP_METHODS);
-	matchers_fill(matchers, route->headers, route->header_count);
-	matchers_fill(matchers + route->header_count, route->cookies, route->cookie_count);
-	matchers_fill(matchers + route->header_count + route->cookie_count, route->queries,
-		      route->query_count);
-	c->matchers = matchers;
-	c->header_count = route->header_count;
-	c->cookie_count = route->cookie_count;
-	c->query_count = route->query_count;
-	c->accepts = route->accepts;
-	c->accept_count = route->accept_count;
-	c->content_types = route->content_types;
-	c->content_type_count = route->content_type_count;
-	c->rank = 2 * (count + (c->accept_count > 0) + (c->content_type_count > 0)) +
-		  (c->methods != UINT64_MAX);
-	return 0;
-}
-
-/* In file order for now. */
-static int candidates_add(struct router *r, struct candidates *list, const struct candidate *c)
-{
-	if (list->count == list->room) {
-		size_t room = list->room ? 2 * list->room : 1;
-		struct candidate *items = arena_array(&r->arena, struct candidate, room);
-
-		if (!items)
-			return -ENOMEM;
-		if (list->count)
-			memcpy(items, list->items, list->count * sizeof(*items));
-		list->items = items;
-		list->room = room;
-	}
-	list->items[list->count++] = *c;
-	return 0;
-}
-
-static int compare_candidates(const void *a, const void *b)
-{
-	const struct candidate *x = a, *y = b;
-
-	if (x->rank != y->rank)
-		return x->rank > y->rank ? -1 : 1;
-	return x->route < y->route ? -1 : x->route > y->route;
-}
-
-/* The most specific first; once, when all are there. */
-static void sort_nodes(struct router *r)
+static bool nodes_finish(struct router *r)
 {
 	for (struct node *node = r->nodes; node; node = node->next) {
-		if (node->exact.count > 1)
-			qsort(node->exact.items, node->exact.count, sizeof(struct candidate),
-			      compare_candidates);
-		if (node->prefix.count > 1)
-			qsort(node->prefix.items, node->prefix.count, sizeof(struct candidate),
-			      compare_candidates);
+		if (!candidates_finish(&node->exact, &r->arena) ||
+		    !candidates_finish(&node->prefix, &r->arena))
+			return false;
 	}
+	return true;
 }
 
 static int path_add(struct router *r, struct node *root, struct str path, size_t index,
@@ -366,7 +269,7 @@ static int path_add(struct router *r, struct node *root, struct str path, size_t
 	}
 	if (!node)
 		return -ENOMEM;
-	return candidates_add(r, is_prefix ? &node->prefix : &node->exact, c);
+	return candidates_add(is_prefix ? &node->prefix : &node->exact, c, &r->arena) ? 0 : -ENOMEM;
 }
 
 /* Lower case, no port, no final dot. False when it is too long to be a host. */
@@ -406,13 +309,15 @@ static int route_add(struct router *r, const struct router_route *route, size_t 
 {
 	const char *complaint = router_check_path(route->path);
 	struct candidate c = { .route = index };
-	int rc;
+	int rc = 0;
 
 	if (complaint)
 		return err_set(err, -EINVAL, "routes[%zu]: path %s", index, complaint);
-	rc = candidate_init(r, &c, route, index, err);
-	if (rc < 0)
-		return rc;
+	if (methods_mask(r, route, &c.methods) < 0)
+		return err_set(err, -EINVAL, "routes[%zu]: more than %d different methods in all",
+			       index, ROUTER_MAX_METHODS - HTTP_METHODS);
+	if (!candidate_init(&c, route, &r->arena))
+		return err_set(err, -ENOMEM, "out of memory");
 	if (route->host_count == 0)
 		rc = path_add(r, r->any_host, route->path, index, &c);
 	for (size_t i = 0; i < route->host_count && rc == 0; i++) {
@@ -444,11 +349,12 @@ int router_new(struct router **out, const struct router_route *routes, size_t co
 		rc = err_set(err, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < count && rc == 0; i++)
 		rc = route_add(r, &routes[i], i, err);
+	if (rc == 0 && !nodes_finish(r))
+		rc = err_set(err, -ENOMEM, "out of memory");
 	if (rc < 0) {
 		router_free(&r);
 		return rc;
 	}
-	sort_nodes(r);
 	*out = r;
 	return 0;
 }
@@ -465,134 +371,17 @@ void router_free(struct router **r)
 
 /* --- matching ------------------------------------------------------------------------------ */
 
-static bool value_matches(const struct matcher *m, struct str value)
-{
-	return m->is_prefix ? str_starts(value, m->value) : str_eq(value, m->value);
-}
-
-static bool header_matches(const struct matcher *m, const struct router_request *request)
-{
-	for (size_t i = 0; i < request->field_count; i++) {
-		const struct http_field *f = &request->fields[i];
-
-		if (f->id == m->id && str_ieq(f->name, m->name) && value_matches(m, f->value))
-			return true;
-	}
-	return false;
-}
-
-static bool cookie_matches(const struct matcher *m, const struct router_request *request)
-{
-	struct params_cookies it = { .fields = request->fields, .count = request->field_count };
-	struct str name, value;
-
-	while (params_next_cookie(&it, &name, &value)) {
-		if (str_eq(name, m->name) && value_matches(m, value))
-			return true;
-	}
-	return false;
-}
-
-static bool query_matches(const struct matcher *m, const struct router_request *request)
-{
-	struct str rest = request->query, name, value;
-
-	while (params_next_query(&rest, &name, &value)) {
-		if (params_equal(name, m->name) &&
-		    (m->is_prefix ? params_begins(value, m->value) : params_equal(value, m->value)))
-			return true;
-	}
-	return false;
-}
-
-static bool matchers_match(const struct candidate *c, const struct router_request *request)
-{
-	const struct matcher *m = c->matchers;
-
-	for (size_t i = 0; i < c->header_count; i++) {
-		if (!header_matches(m++, request))
-			return false;
-	}
-	for (size_t i = 0; i < c->cookie_count; i++) {
-		if (!cookie_matches(m++, request))
-			return false;
-	}
-	for (size_t i = 0; i < c->query_count; i++) {
-		if (!query_matches(m++, request))
-			return false;
-	}
-	return true;
-}
-
 /* One look-up under way. */
 struct walk {
 	const struct router *router;
-	const struct router_request *request;
 	struct router_match *out;
-	uint64_t method; /* bit, 0 for a method that no route names */
-	uint64_t allow;
-	bool wildcards; /* whoever accepts everything accepts what has a type of its own */
-	bool lacks_content_type, lacks_accept;
+	struct candidates_query query;
 };
 
-/* How much the request's fields of that name want one of the types; 0: not at all. */
-static unsigned field_quality(const struct walk *w, enum http_name id, const struct str *types,
-			      size_t count)
+static bool take_match(struct walk *w, const struct candidates *list, size_t rest_at)
 {
-	const struct router_request *request = w->request;
-	bool is_accept = id == HTTP_ACCEPT, is_there = false;
-	unsigned best = 0;
+	const struct candidate *found = candidates_match(list, &w->query);
 
-	for (size_t i = 0; i < request->field_count; i++) {
-		if (request->fields[i].id != id || request->fields[i].name.len == 0)
-			continue;
-		is_there = true;
-		for (size_t j = 0; j < count; j++)
-			best = MAX(best, media_quality(request->fields[i].value, types[j],
-						       is_accept && w->wildcards));
-	}
-	return !is_there && is_accept && w->wildcards ? 1000 : best;
-}
-
-/* Tries a route whose other matchers fit. 0, or how much the client wants it. */
-static unsigned candidate_quality(struct walk *w, const struct candidate *c)
-{
-	bool has_method = c->methods == UINT64_MAX || c->methods & w->method;
-	unsigned quality = 1000;
-
-	if (c->content_type_count &&
-	    !field_quality(w, HTTP_CONTENT_TYPE, c->content_types, c->content_type_count)) {
-		w->lacks_content_type |= has_method;
-		return 0;
-	}
-	if (c->accept_count)
-		quality = field_quality(w, HTTP_ACCEPT, c->accepts, c->accept_count);
-	if (!quality)
-		w->lacks_accept |= has_method;
-	else if (!has_method)
-		w->allow |= c->methods;
-	return has_method ? quality : 0;
-}
-
-static bool candidates_match(struct walk *w, const struct candidates *list, size_t rest_at)
-{
-	const struct candidate *found = NULL;
-	unsigned best = 0;
-
-	for (size_t i = 0; i < list->count && best < 1000; i++) {
-		const struct candidate *c = &list->items[i];
-		unsigned quality;
-
-		if (found && c->rank != found->rank)
-			break;
-		if (!matchers_match(c, w->request))
-			continue;
-		quality = candidate_quality(w, c);
-		if (quality > best) {
-			best = quality;
-			found = c;
-		}
-	}
 	if (!found)
 		return false;
 	w->out->route = found->route;
@@ -606,7 +395,7 @@ static bool candidates_match(struct walk *w, const struct candidates *list, size
  */
 static bool walk_node(struct walk *w, const struct node *node, size_t at, size_t depth)
 {
-	struct str path = w->request->path;
+	struct str path = w->query.request->path;
 	struct str segment;
 	size_t end;
 
@@ -626,9 +415,9 @@ static bool walk_node(struct walk *w, const struct node *node, size_t at, size_t
 			w->out->var_count--;
 		}
 	}
-	if (at == path.len && candidates_match(w, &node->exact, path.len))
+	if (at == path.len && take_match(w, &node->exact, path.len))
 		return true;
-	return candidates_match(w, &node->prefix, at);
+	return take_match(w, &node->prefix, at);
 }
 
 static uint64_t method_bit(const struct router *r, const struct router_request *request)
@@ -654,8 +443,8 @@ static bool walk_hosts(struct walk *w)
 	char text[ROUTER_MAX_HOST + 1];
 	struct str host;
 
-	if (!w->router->hosts.has_literals || !host_normalise(w->request->host, text, &host) ||
-	    host.len == 0)
+	if (!w->router->hosts.has_literals ||
+	    !host_normalise(w->query.request->host, text, &host) || host.len == 0)
 		return false;
 	/* A label with a dot in front is a suffix; no host is called that. */
 	if (host.p[0] == '.')
@@ -680,24 +469,26 @@ static bool walk_all(struct walk *w)
 enum router_result router_match(const struct router *r, const struct router_request *request,
 				struct router_match *out)
 {
-	struct walk w = { .router = r, .request = request, .out = out };
+	struct walk w = { .router = r, .out = out };
+	struct candidates_query *q = &w.query;
 
 	out->var_count = 0;
 	out->allow = 0;
-	w.method = method_bit(r, request);
+	q->request = request;
+	q->method = method_bit(r, request);
 	if (walk_all(&w))
 		return ROUTER_FOUND;
-	if (w.lacks_accept) {
-		w.wildcards = true;
+	if (q->lacks_accept) {
+		q->wildcards = true;
 		if (walk_all(&w))
 			return ROUTER_FOUND;
 	}
-	out->allow = w.allow;
-	if (w.allow)
+	out->allow = q->allow;
+	if (q->allow)
 		return ROUTER_NO_METHOD;
-	if (w.lacks_content_type)
+	if (q->lacks_content_type)
 		return ROUTER_NO_CONTENT_TYPE;
-	return w.lacks_accept ? ROUTER_NOT_ACCEPTABLE : ROUTER_NO_ROUTE;
+	return q->lacks_accept ? ROUTER_NOT_ACCEPTABLE : ROUTER_NO_ROUTE;
 }
 
 struct str router_var_name(const struct router *r, size_t route, size_t n)

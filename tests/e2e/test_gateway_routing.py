@@ -363,8 +363,9 @@ def test_version(ask, routing, target, headers, want):
 def test_version_of_the_body(ask):
     typed = [("Content-Type", "application/vnd.example.v1+json; charset=utf-8")]
     assert ask("/by/body", "POST", typed, b"{}").status == 200
-    assert ask("/by/body", "POST", [("Content-Type", "text/plain")], b"{}").status == 415
-    assert ask("/by/body", "PUT", typed, b"{}").status == 405
+    # Without bodies: this curl takes an answer that comes before its body was sent as an error.
+    assert ask("/by/body", "POST", [("Content-Type", "text/plain")]).status == 415
+    assert ask("/by/body", "PUT", typed).status == 405
 
 
 # --- splits ---------------------------------------------------------------------------------------
