@@ -206,6 +206,11 @@ def seeds():
     yield "jwt", "none", b'{"alg":"none"}\n' + json.dumps(CLAIMS).encode()
     yield "jwt", "crit", b'{"alg":"HS256","crit":["b64"],"b64":false}\n{"exp":1e400}'
     yield "jwt", "bearer", b"Bearer eyJhbGciOiJFZERTQSJ9.e30.AAAA"
+    yield "claims", "flat", json.dumps(CLAIMS).encode()
+    yield "claims", "nested", json.dumps({"a": {"b": {"c": ["x", "y\u00e9\n"]}}, "n": None, "l": [1, "a", []],
+                                          "e": {}, "f": 1.5e3, "t": True, "a.b": 1}).encode()
+    yield "claims", "odd", rb' { "\u0061" : "\ud83d\ude00\/" , "b":-0.0E+1 } '
+    yield "claims", "wrong", b'{"a":1,"a":2}'
     yield "jwks", "strict", b"\x01" + json.dumps({"keys": KEYS[:3]}).encode()
     yield "jwks", "lax", b"\0" + json.dumps({"keys": KEYS}).encode()
     yield "registry_body", "full", json.dumps(INSTANCE).encode()
