@@ -26,6 +26,8 @@ static void on_change(const struct reg_entry *entry, enum reg_change change, voi
 	(void)arg;
 	if (api.watch)
 		reg_watch_on_change(api.watch, entry, change);
+	if (api.eureka)
+		reg_eureka_on_change(api.eureka);
 }
 
 /* Nothing but defaults: no tokens, so that everything behind them is reached. */
@@ -67,9 +69,10 @@ static void registry_begin(void)
 		.writer = &writer,
 		.watch = reg_watch_new(loop, store),
 		.server = server,
+		.eureka = reg_eureka_new(loop, store, &writer),
 		.default_lease_s = 30,
 	};
-	if (!api.watch || !api.access || !api.quotas)
+	if (!api.watch || !api.eureka || !api.access || !api.quotas)
 		abort();
 }
 
@@ -77,8 +80,10 @@ static void registry_end(void)
 {
 	reg_watch_stop(api.watch);
 	reg_watch_release(api.watch);
+	reg_eureka_release(api.eureka);
 	http_server_free(&server);
 	reg_watch_free(&api.watch);
+	reg_eureka_free(&api.eureka);
 	reg_store_free(&store);
 	reg_quotas_free(&api.quotas);
 	reg_access_free(&api.access);

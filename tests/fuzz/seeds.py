@@ -37,6 +37,12 @@ REQUESTS = {
     "pipeline": GET + b"\r\n" + GET + b"Connection: close, X-Hop\r\nX-Hop: 1\r\n\r\n",
     "forged": GET + b"X-User-Id: u1\r\nX_User_Id: u2\r\nX-Internal-A: 1\r\nConnection: X-User-Id\r\n\r\n",
     "websocket": WEBSOCKET + b"\x81\x85\x01\x02\x03\x04iglhn",
+    "template": b"GET /t/a%20b/x?q=%0d%0aX-Evil:%201&q=2 HTTP/1.1\r\n" + HOST
+    + b"Cookie: a=b; c=\"d\"\r\nX-In: in\r\n\r\n",
+    "prefix": b"GET /p/a/../b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "elsewhere": b"GET /l//evil.example/%3f%23?q=a%26b HTTP/1.1\r\n" + HOST + b"\r\n",
+    "split": b"GET /c?x=y HTTP/1.1\r\n" + HOST + b"Cookie: a=b; lane=7\r\nX-A: 1\r\n\r\n",
+    "mirror": b"POST /m HTTP/1.1\r\n" + HOST + b"Content-Length: 3\r\n\r\nabc",
     "odd-path": b"GET /fixed/../%2e%2e//a%2Fb;p HTTP/1.1\r\nHost: [::1]:80\r\nCookie: a=b\r\n\r\n",
 }
 
@@ -144,6 +150,26 @@ API = {
     "wrong": api("PUT", "/v1/apps/%zz/id", {"port": "x"}) + api("PATCH", "/v1"),
 }
 
+XML = (b"<?xml version='1.0' encoding='UTF-8'?><!-- c --><instance><instanceId>id-1</instanceId><hostName>h"
+       b"</hostName><app>APP</app><ipAddr>192.0.2.1</ipAddr><status>UP</status><port enabled=\"true\">8080"
+       b"</port><securePort enabled='false'>443</securePort><vipAddress>v&amp;&#65;&#x42;</vipAddress>"
+       b"<dataCenterInfo class=\"x\"><name>MyOwn</name></dataCenterInfo><leaseInfo><durationInSecs>30"
+       b"</durationInSecs></leaseInfo><metadata><a__b>1</a__b><c_.0064/><![CDATA[x]]></metadata></instance>")
+EUREKA = {"instance": {"instanceId": "id-1", "hostName": "h", "app": "APP", "ipAddr": "192.0.2.1", "status": "UP",
+                       "port": {"$": 8080, "@enabled": "true"}, "securePort": {"$": 443, "@enabled": "false"},
+                       "vipAddress": "v", "dataCenterInfo": {"@class": "x", "name": "MyOwn"},
+                       "leaseInfo": {"durationInSecs": 30}, "metadata": {"k": "v"}}}
+
+
+def post_xml(path, text):
+    head = f"POST {path} HTTP/1.1\r\nHost: r\r\nContent-Type: application/xml\r\nContent-Length: {len(text)}\r\n"
+    return head.encode() + b"\r\n" + text
+
+
+API["eureka"] = (api("POST", "/eureka/apps/APP", EUREKA) + api("GET", "/eureka/apps/delta")
+                 + api("PUT", "/eureka/apps/APP/id-1?status=UP&lastDirtyTimestamp=1")
+                 + api("PUT", "/eureka/apps/APP/id-1/metadata?a=b") + api("GET", "/eureka/vips/v"))
+API["eureka-xml"] = post_xml("/eureka/apps/APP", XML) + api("GET", "/eureka/apps")
 SSE = {
     "two": b"id: 1\nevent: change\ndata: {\"a\":1}\ndata: more\n\n: comment\nretry: 5\ndata\n\n",
     "ends": b"data: a\r\n\r\ndata: b\r\rdata: c\n\n\xef\xbb\xbf",
@@ -221,6 +247,9 @@ def seeds():
     yield "registry_snapshot", "two", snapshot((b"app", b"id-1", b"192.0.2.1", b"k\0v\0"),
                                                (b"other", b"id-2", b"2001:db8::1", b""))
     yield "registry_snapshot", "none", snapshot()
+    yield "eureka_xml", "instance", XML
+    yield "eureka_xml", "wrong", b"<!DOCTYPE a [<!ENTITY x 'y'>]><instance>&x;<a></b></instance>"
+    yield "eureka_xml", "key", b"a-b_c$d\xc3\xa9\xf0\x9f\x98\x80"
     for name, data in REDIS.items():
         yield "redis", name, b"\0" + data
     for name, data in SSE.items():

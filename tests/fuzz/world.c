@@ -20,14 +20,29 @@
 static const char config_format[] =
 	"{\"instance\":\"fuzz\",\"domain\":\"fuzz\",\"workers\":1,"
 	"\"listeners\":[{\"bind\":\"127.0.0.1:1\"}],"
-	"\"services\":{\"s\":{\"endpoints\":[{\"address\":\"127.0.0.1:1\"}],\"protocol\":\"%s\","
-	"\"retries\":1}},"
+	"\"services\":{"
+	"\"s\":{\"endpoints\":[{\"address\":\"127.0.0.1:1\"}],\"protocol\":\"%s\",\"retries\":1},"
+	"\"s2\":{\"endpoints\":[{\"address\":\"127.0.0.1:1\"}]}},"
 	"\"defaults\":{\"max_body_bytes\":4096,\"request\":{\"set\":{\"X-User-Id\":\"none\"},"
 	"\"remove\":[\"X-Secret\"]},\"response\":{\"remove\":[\"X-Internal-*\"]}},"
 	"\"routes\":["
 	"{\"name\":\"fixed\",\"match\":{\"path\":\"/fixed\"},"
 	"\"respond\":{\"status\":200,\"body\":\"pong\"}},"
 	"{\"name\":\"ws\",\"match\":{\"path\":\"/ws\"},\"service\":\"s\",\"websocket\":%s},"
+	"{\"name\":\"template\",\"match\":{\"path\":\"/t/{id}/x\"},\"service\":\"s\","
+	"\"rewrite_path\":\"/r/${path.id}/{id}/${query.q}\",\"request\":{\"set\":{\"X-T\":"
+	"\"${path.id},${query.q},${cookie.c},${header.X-In},${request.host}\"}},"
+	"\"response\":{\"set\":{\"X-R\":\"${query.q}${request.path}\"}}},"
+	"{\"name\":\"prefix\",\"match\":{\"path\":\"/p/*\"},\"service\":\"s\","
+	"\"rewrite_prefix\":\"/q/\",\"request\":{\"add\":{\"X-Rest\":\"${request.rest}\"}}},"
+	"{\"name\":\"elsewhere\",\"match\":{\"path\":\"/l/*\"},\"redirect\":{\"location\":"
+	"\"https://a.example/${request.rest}?q=${query.q}\"}},"
+	"{\"name\":\"split\",\"match\":{\"path\":\"/c\",\"cookies\":{\"a\":\"b\"},"
+	"\"query\":{\"x\":\"y\"},\"headers\":{\"X-A\":\"1\"}},\"split\":["
+	"{\"service\":\"s\",\"weight\":1},{\"service\":\"s2\",\"weight\":1}],"
+	"\"sticky\":[\"cookie:lane\",\"header:X-Lane\"]},"
+	"{\"name\":\"mirror\",\"match\":{\"path\":\"/m\"},\"service\":\"s\","
+	"\"mirror\":{\"service\":\"s2\",\"percent\":100}},"
 	"{\"name\":\"all\",\"match\":{\"path\":\"/*\"},\"service\":\"s\"}]}";
 
 static struct gateway gateway;
@@ -175,7 +190,8 @@ static void restart_service(bool is_there)
 {
 	const struct service_member member = { .addr = service_addr, .weight = 100 };
 
-	service_set_members(worker->conf->services[0], &member, is_there ? 1 : 0);
+	for (size_t i = 0; i < gateway.snapshot->conf.services_count; i++)
+		service_set_members(worker->conf->services[i], &member, is_there ? 1 : 0);
 }
 
 /* The next input shall not meet connections of this one. */
