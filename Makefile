@@ -79,9 +79,14 @@ LLHTTP_INC := $(firstword $(wildcard /usr/share/include/llhttp /usr/include))
 LLHTTP_SRC := $(wildcard /usr/share/llhttp/*.c)
 CPPFLAGS += -I. -I$(OUT)/gen -isystem $(OUT)/skel -isystem /usr/share/include -D_GNU_SOURCE \
 	-DGATEHOUSE_VERSION='"$(VERSION)"'
+WARN_CXX := -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wcast-qual -Wformat=2 -Wnull-dereference \
+	-Wno-missing-field-initializers
+CXXFLAGS_ALL = -std=gnu++20 -g $(OPT) $(WARN_CXX) $(if $(SAN),-Wno-null-dereference) $(HARDEN) $(CXXFLAGS) -pthread
 CFLAGS_ALL = -std=gnu17 -g $(OPT) $(WARN) $(HARDEN) $(CFLAGS) -pthread
 LDFLAGS_ALL = $(LDHARDEN) $(LDFLAGS) -pthread
-LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lexpat -lz -lhiredis -lbpf -lelf -lm $(if $(LLHTTP_SRC),,-lllhttp)
+# Only the gateway translates gRPC: the other programs do without what is C++.
+LIBS := -lssl -lcrypto -lnghttp2 -ljansson -lexpat -lz -lhiredis -lbpf -lelf -lm $(if $(LLHTTP_SRC),,-lllhttp) \
+	-Wl,--push-state,--as-needed -lprotobuf -lstdc++ -Wl,--pop-state
 BPF_CFLAGS := -target bpf -mcpu=v3 -std=gnu17 -O2 -g -Wall -Wextra -Werror -Wshadow -Wimplicit-int-conversion \
 	-Wenum-conversion -Wno-address-of-packed-member -idirafter /usr/include/$(shell uname -m)-linux-gnu -I.
 
@@ -122,6 +127,11 @@ $(OUT)/obj/%.o: %.c | $(BPF_SKELETONS)
 	$(call say,CC,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+$(OUT)/obj/%.o: %.cc
+	$(call say,CXX,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CXX) $(CPPFLAGS) $(CXXFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 $(OUT)/bpf/%.bpf.o: bpf/%.bpf.c $(wildcard bpf/*.h)
 	$(call say,BPF,$@)

@@ -523,7 +523,9 @@ static const struct conf_row service_rows[] = {
 	  .help = "What the instances speak; grpc is h2 with gRPC's status and deadlines." },
 	{ CONF_OPTIONAL("tls", struct gw_service, tls, &service_tls_object), .flags = CONF_NULL,
 	  .help = "How TLS is spoken to the instances, health checks too; plain without it." },
-	{ CONF_UNSUPPORTED("descriptor_set"), .flags = CONF_NULL },
+	{ CONF_STRING("descriptor_set", struct gw_service, descriptor_set), .flags = CONF_NULL,
+	  .help = "Its protobuf types (protoc --include_imports --descriptor_set_out), for routes "
+		  "with \"grpc\"." },
 	{ CONF_ENUM("balance", struct gw_service, balance, balances), .def = "\"p2c\"",
 	  .help = "How an instance is picked: the better of two random ones, in turn, the "
 		  "idlest, …; Ribbon's names of rules are known too." },
@@ -799,7 +801,8 @@ static const struct conf_row route_rows[] = {
 	  .help = "Largest request body; that of the defaults when not given." },
 	{ CONF_BOOL("websocket", struct gw_route, websocket), .def = "false",
 	  .help = "Let clients switch to WebSocket here (RFC 6455, RFC 8441)." },
-	{ CONF_UNSUPPORTED("grpc"), .flags = CONF_NULL },
+	{ CONF_BOOL("grpc", struct gw_route, grpc), .def = "false",
+	  .help = "Translate HTTP and JSON to the service's gRPC and back." },
 	{ CONF_OPTIONAL("mirror", struct gw_route, mirror, &mirror_object), .flags = CONF_NULL,
 	  .help = "Copies of requests for another service, whose answers are ignored." },
 	{ CONF_UNSUPPORTED("cors"), .flags = CONF_NULL },

@@ -222,6 +222,7 @@ struct gw_service {
 	struct gw_endpoint *endpoints;
 	size_t endpoints_count;
 	int protocol; /* enum gw_protocol */
+	struct str descriptor_set; /* file; p NULL: none */
 	int balance;  /* enum gw_balance */
 	struct request_key hash_on;
 	uint32_t hash_balance_percent; /* 0: no bound */
@@ -395,6 +396,7 @@ struct gw_route {
 	struct gw_transform request, response;
 	uint64_t max_body_bytes; /* 0: as in defaults */
 	bool websocket;
+	bool grpc; /* HTTP/JSON is translated to the service's gRPC */
 	/* resolved by the checks: */
 	struct gw_service *service_to;
 };

@@ -134,6 +134,8 @@ void gw_check_service(struct conf *c, void *object)
 	else if (conf_has(c, "discover") && conf_has(c, "endpoints"))
 		conf_error(c, "must have \"discover\" or \"endpoints\", not both");
 	check_health(c, service);
+	if (service->descriptor_set.p && service->protocol != GW_GRPC)
+		conf_error_at(c, "descriptor_set", "needs \"protocol\": \"grpc\"");
 }
 
 void gw_check_version(struct conf *c, void *object)
@@ -260,6 +262,22 @@ static void check_websocket(const struct check *k, const struct gw_route *route)
 		conf_error_at(k->c, "websocket", "needs services of \"protocol\": \"http/1.1\"");
 }
 
+static bool is_translatable(const struct gw_service *service)
+{
+	return !service || (service->protocol == GW_GRPC && service->descriptor_set.p);
+}
+
+static void check_grpc(const struct check *k, const struct gw_route *route)
+{
+	bool ok = is_translatable(route->service_to);
+
+	for (size_t i = 0; i < route->split_count; i++)
+		ok &= is_translatable(route->split[i].to);
+	if (route->grpc && !ok)
+		conf_error_at(k->c, "grpc",
+			      "needs services of \"protocol\": \"grpc\" with a \"descriptor_set\"");
+}
+
 static void resolve_route(struct check *k, struct gw_route *route)
 {
 	ptrdiff_t at;
@@ -296,6 +314,7 @@ static void resolve_route(struct check *k, struct gw_route *route)
 		conf_leave(k->c);
 	}
 	check_websocket(k, route);
+	check_grpc(k, route);
 	check_limits(k, route->limits, route->limits_count);
 }
 

@@ -229,8 +229,12 @@ void gw_check_route(struct conf *c, void *object)
 			      "fulfil");
 	if (route->websocket)
 		needs_service(c, "websocket");
+	if (route->grpc)
+		needs_service(c, "grpc");
+	if (route->grpc && route->websocket)
+		conf_error_at(c, "grpc", "cannot be together with \"websocket\"");
 	needs_service(c, "mirror");
-	if (conf_has(c, "mirror") && conf_has(c, "grpc"))
+	if (conf_has(c, "mirror") && route->grpc)
 		conf_error_at(c, "mirror", "cannot be together with \"grpc\"");
 	check_rewriting(c, route);
 	check_templates(c, route);

@@ -8,6 +8,7 @@
 #include "gateway/conf.h"
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
+#include "gateway/transcode/table.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/tls_identity.h"
@@ -96,6 +97,20 @@ static void check_service_tls(struct conf *c, const struct gw_service *service)
 	check_trust(c, "ca", service->tls->ca);
 	check_certificate(c, &pair);
 	conf_leave(c);
+	conf_leave(c);
+}
+
+/* --- types of gRPC services ---------------------------------------------------------------- */
+
+static void complain(void *ctx, const char *sentence)
+{
+	conf_error_at(ctx, "descriptor_set", "%s", sentence);
+}
+
+static void check_descriptor_set(struct conf *c, const struct gw_service *service)
+{
+	conf_enter_name(c, "services", service->name);
+	transcode_table_free(transcode_table_load(service->descriptor_set.p, complain, c));
 	conf_leave(c);
 }
 
@@ -202,6 +217,8 @@ void gw_check_files(struct conf *c, const struct gw_conf *conf)
 	for (size_t i = 0; i < conf->services_count; i++) {
 		if (conf->services[i].tls)
 			check_service_tls(c, &conf->services[i]);
+		if (conf->services[i].descriptor_set.p)
+			check_descriptor_set(c, &conf->services[i]);
 	}
 	for (size_t i = 0; i < conf->auth_count; i++) {
 		conf_enter_name(c, "auth", conf->auth[i].name);

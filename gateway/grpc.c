@@ -1,6 +1,43 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/grpc.h"
 
+#include "lib/base64.h"
+#include "lib/cleanup.h"
+#include "lib/hex.h"
+
+static const struct {
+	const char *name;
+	unsigned http;
+} statuses[] = {
+	{ "OK", 200 },
+	{ "CANCELLED", 499 },
+	{ "UNKNOWN", 500 },
+	{ "INVALID_ARGUMENT", 400 },
+	{ "DEADLINE_EXCEEDED", 504 },
+	{ "NOT_FOUND", 404 },
+	{ "ALREADY_EXISTS", 409 },
+	{ "PERMISSION_DENIED", 403 },
+	{ "RESOURCE_EXHAUSTED", 429 },
+	{ "FAILED_PRECONDITION", 400 },
+	{ "ABORTED", 409 },
+	{ "OUT_OF_RANGE", 400 },
+	{ "UNIMPLEMENTED", 501 },
+	{ "INTERNAL", 500 },
+	{ "UNAVAILABLE", 503 },
+	{ "DATA_LOSS", 500 },
+	{ "UNAUTHENTICATED", 401 },
+};
+
+unsigned grpc_http_status(unsigned status)
+{
+	return statuses[status < ARRAY_SIZE(statuses) ? status : GRPC_UNKNOWN].http;
+}
+
+const char *grpc_status_name(unsigned status)
+{
+	return statuses[status < ARRAY_SIZE(statuses) ? status : GRPC_UNKNOWN].name;
+}
+
 bool grpc_is_content_type(struct str type)
 {
 	static const char name[] = "application/grpc";
@@ -111,4 +148,50 @@ struct str grpc_message(struct arena *a, struct str text)
 		*at++ = hex[c & 15];
 	}
 	return str_of(out, (size_t)(at - out));
+}
+
+struct str grpc_decode_message(struct arena *a, struct str value)
+{
+	char *out = arena_alloc(a, value.len + 1);
+	size_t n = 0;
+
+	if (!out)
+		return (struct str) { 0 };
+	for (size_t i = 0; i < value.len; i++) {
+		int high = value.p[i] == '%' && value.len - i > 2 ? hex_digit(value.p[i + 1]) : -1;
+		int low = high < 0 ? -1 : hex_digit(value.p[i + 2]);
+
+		out[n++] = low < 0 ? value.p[i] : (char)(high << 4 | low);
+		if (low >= 0)
+			i += 2;
+	}
+	return str_of(out, n);
+}
+
+struct str grpc_decode_binary(struct arena *a, struct str value)
+{
+	char *text = arena_alloc(a, value.len + 1), *out = arena_alloc(a, value.len + 1);
+	long len;
+
+	if (!text || !out)
+		return (struct str) { 0 };
+	while (value.len && value.p[value.len - 1] == '=')
+		value.len--;
+	for (size_t i = 0; i < value.len; i++)
+		text[i] = value.p[i] == '+' ? '-' : value.p[i] == '/' ? '_' : value.p[i];
+	len = base64url_decode(out, str_of(text, value.len));
+	return len < 0 ? (struct str) { 0 } : str_of(out, (size_t)len);
+}
+
+size_t grpc_get_length(const char *head)
+{
+	const unsigned char *p = (const unsigned char *)head + 1;
+
+	return (size_t)p[0] << 24 | (size_t)p[1] << 16 | (size_t)p[2] << 8 | p[3];
+}
+
+void grpc_put_length(char *head, size_t len)
+{
+	for (int i = 4; i > 0; i--, len >>= 8)
+		head[i] = (char)(len & 0xff);
 }

@@ -1,5 +1,5 @@
 gateway_MAINS := gateway/main.c gateway/gatewayctl.c
-gateway_SRC := $(filter-out $(gateway_MAINS),$(wildcard gateway/*.c gateway/*/*.c))
+gateway_SRC := $(filter-out $(gateway_MAINS),$(wildcard gateway/*.c gateway/*/*.c gateway/*/*.cc))
 
 PROGRAMS += gatewayd gatewayctl
 gatewayd_MAIN := gateway/main.c

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "lib/cleanup.h"
+#include "lib/hex.h"
 
 enum byte_class {
 	BYTE_PLAIN,  /* kept as it is */
@@ -64,17 +65,6 @@ static bool is_clean(struct str path)
 		before = c;
 	}
 	return true;
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 static size_t write_escape(char *out, unsigned char c)

@@ -5,6 +5,7 @@
 #include "gateway/record.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
+#include "gateway/transcode/transcode.h"
 #include "gateway/upstream/mirror.h"
 #include "gateway/worker.h"
 #include "lib/clock.h"
@@ -102,6 +103,7 @@ void request_free(struct request *r)
 	/* Only after a response that had to be cut: whoever still works for it must hear of it. */
 	if (r->sink)
 		r->sink->cancel(r);
+	transcode_end(r);
 	mirror_leave(r);
 	if (!r->is_mirror) {
 		request_count(r);
@@ -136,7 +138,7 @@ bool request_is_grpc(const struct request *r)
 {
 	const struct http_field *type;
 
-	if (strcmp(r->protocol, "HTTP/2") != 0)
+	if (strcmp(r->protocol, "HTTP/2") != 0 || r->transcode)
 		return false;
 	type = http_find(r->headers.fields, r->headers.count, HTTP_CONTENT_TYPE);
 	return type && grpc_is_content_type(type->value);

@@ -22,6 +22,7 @@
 struct request;
 struct worker;
 struct worker_conf;
+struct transcode;
 struct gw_service;
 struct mirror;
 struct snapshot_auth;
@@ -179,6 +180,8 @@ struct request {
 	 */
 	bool is_tunnel;
 	unsigned stage; /* next one to run */
+
+	struct transcode *transcode; /* HTTP/JSON towards a gRPC service; NULL: none */
 
 	const struct sink_ops *sink; /* NULL: nobody takes the body */
 	void *sink_state;

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "gateway/conf_check.h"
+#include "gateway/transcode/table.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -368,6 +369,27 @@ static bool build_route(struct build *b, struct snapshot_route *route)
 	       build_limits(b, route) && (!c->version || build_version(b, route));
 }
 
+static void complain(void *ctx, const char *sentence)
+{
+	conf_errors_add(ctx, "services", "%s", sentence);
+}
+
+/* Types and bindings of the services that have them. */
+static bool build_transcoders(struct build *b)
+{
+	const struct gw_conf *conf = &b->s->conf;
+
+	b->s->transcoders = arena_array(b->a, struct transcode_table *, conf->services_count + 1);
+	for (size_t i = 0; b->s->transcoders && i < conf->services_count; i++) {
+		const struct gw_service *service = &conf->services[i];
+
+		if (service->descriptor_set.p)
+			b->s->transcoders[service->index] = transcode_table_load(
+				service->descriptor_set.p, complain, b->errors);
+	}
+	return b->s->transcoders != NULL;
+}
+
 static struct router_route router_route_of(const struct gw_match *m)
 {
 	return (struct router_route) {
@@ -460,7 +482,8 @@ int snapshot_load(struct snapshot **out, const char *file, struct conf_errors *e
 	arena_init(&s->arena, 16384, 0);
 	b.a = &s->arena;
 	if (read_conf(&s->conf, file, &s->arena, errors) == 0) {
-		if (!build_auths(&b) || !build_guard(&b) || !build_rules(&b) || !build_routes(&b))
+		if (!build_auths(&b) || !build_guard(&b) || !build_rules(&b) ||
+		    !build_transcoders(&b) || !build_routes(&b))
 			conf_errors_add(errors, "", "out of memory");
 	}
 	if (errors->count != errors_before) {
@@ -487,6 +510,8 @@ void snapshot_put(struct snapshot **s)
 		return;
 	for (size_t i = 0; i < gone->auth_count; i++)
 		auth_keys_put(&gone->auths[i].keys);
+	for (size_t i = 0; gone->transcoders && i < gone->conf.services_count; i++)
+		transcode_table_free(gone->transcoders[i]);
 	router_free(&gone->router);
 	arena_fini(&gone->arena);
 	free(gone);

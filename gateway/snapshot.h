@@ -70,6 +70,7 @@ struct snapshot {
 	size_t split_count; /* of all routes */
 	struct snapshot_auth *auths;
 	size_t auth_count;
+	struct transcode_table **transcoders; /* of each service; NULL: it has no descriptor set */
 	struct limits_rule *rules;
 	size_t rule_count;
 	const struct headers_guard *guard; /* identity headers of all auths */

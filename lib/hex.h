@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Bytes as lower-case hexadecimal digits. */
+/* Bytes as hexadecimal digits, and digits read. */
 #pragma once
 
 #include <stddef.h>
@@ -13,4 +13,13 @@ static inline void hex_put(char **at, const unsigned char *bytes, size_t n)
 		*(*at)++ = digits[bytes[i] >> 4];
 		*(*at)++ = digits[bytes[i] & 15];
 	}
+}
+
+/* The value of a digit of either case, or -1. */
+static inline int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }

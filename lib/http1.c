@@ -5,6 +5,8 @@
 #include <llhttp/llhttp.h>
 
 #include "lib/cleanup.h"
+#include "lib/hex.h"
+#include "lib/scan.h"
 
 const struct http1_limits http1_default_limits = {
 	.head_bytes = 32UL * 1024,
@@ -487,14 +489,6 @@ void http1_body_init(struct http1_body *b, const struct http1_head *head)
 	*b = (struct http1_body) { .framing = head->framing, .state = CHUNK_SIZE };
 	if (head->framing == HTTP1_LENGTH)
 		b->left = head->content_length;
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	c |= 0x20;
-	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static bool is_control(char c)

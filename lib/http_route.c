@@ -3,18 +3,8 @@
 #include <errno.h>
 
 #include "lib/cleanup.h"
+#include "lib/hex.h"
 #include "lib/http_server.h"
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
-}
 
 int http_decode(struct arena *a, struct str text, bool plus_is_space, struct str *out)
 {

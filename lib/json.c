@@ -46,6 +46,19 @@ static size_t utf8_sequence(const unsigned char *p, size_t left)
 	return len;
 }
 
+bool json_is_text(struct str s)
+{
+	for (size_t i = 0; i < s.len;) {
+		const unsigned char *p = (const unsigned char *)s.p + i;
+		size_t len = *p < 0x80 ? *p != 0 : utf8_sequence(p, s.len - i);
+
+		if (len == 0)
+			return false;
+		i += len;
+	}
+	return true;
+}
+
 static size_t json_escape_one(struct buf *out, const unsigned char *p, size_t left)
 {
 	char text[8];

@@ -10,6 +10,8 @@
 
 /* `s` with quotes, escaped. (Not json_string, nor any other name of jansson's: both are linked.) */
 void json_quote(struct buf *out, struct str s);
+/* Well-formed UTF-8 without NUL. */
+bool json_is_text(struct str s);
 
 struct json_writer {
 	struct buf *out;

@@ -63,7 +63,7 @@ static inline bool str_ends(struct str s, struct str suffix)
 /* Position of c, or -1. */
 static inline ptrdiff_t str_chr(struct str s, char c)
 {
-	const char *at = s.len ? memchr(s.p, c, s.len) : NULL;
+	const char *at = s.len ? (const char *)memchr(s.p, c, s.len) : NULL;
 
 	return at ? at - s.p : -1;
 }

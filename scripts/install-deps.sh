@@ -5,9 +5,9 @@
 set -eu
 
 build='gcc g++ make pkg-config clang libbpf-dev libelf-dev bpftool libssl-dev libnghttp2-dev libjansson-dev
-	libhiredis-dev libcmocka-dev zlib1g-dev libexpat1-dev'
+	libhiredis-dev libprotobuf-dev libcmocka-dev zlib1g-dev libexpat1-dev'
 demo='iproute2 ethtool util-linux procps curl openssl python3 ca-certificates'
-check="$demo bird2 nghttp2-server redis-server python3-grpcio python3-pytest python3-pytest-xdist python3-jwt python3-cryptography python3-jsonschema"
+check="$demo bird2 nghttp2-server redis-server protobuf-compiler python3-grpcio python3-protobuf python3-pytest python3-pytest-xdist python3-jwt python3-cryptography python3-jsonschema"
 # For the registry's page: 350 MB, so only where it is asked for; its tests are skipped without.
 browser='chromium'
 vm='qemu-system-x86 busybox-static cpio kmod'

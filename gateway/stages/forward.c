@@ -3,6 +3,7 @@
 #include "gateway/snapshot.h"
 #include "gateway/split.h"
 #include "gateway/stages/stages.h"
+#include "gateway/transcode/transcode.h"
 #include "gateway/upstream/exchange.h"
 #include "gateway/upstream/mirror.h"
 #include "lib/hash.h"
@@ -36,6 +37,10 @@ static const struct gw_service *choose_service(struct request *r)
 enum stage_result stage_forward(struct request *r)
 {
 	r->service = choose_service(r);
+	if (transcode_wanted(r)) {
+		transcode_start(r);
+		return STAGE_RESPONDED;
+	}
 	mirror_begin(r);
 	exchange_start(r, r->conf->services[r->service->index]);
 	mirror_listen(r);

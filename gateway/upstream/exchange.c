@@ -587,7 +587,7 @@ void exchange_start(struct request *r, struct service *s)
 	}
 	x->r = r;
 	x->wire = r->service->protocol == GW_HTTP1 ? &upstream_http1 : &upstream_http2;
-	x->is_grpc = x->wire == &upstream_http2 && request_is_grpc(r);
+	x->is_grpc = x->wire == &upstream_http2 && (request_is_grpc(r) || r->transcode);
 	if (!x->wire->prepare(x)) {
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;

@@ -68,7 +68,7 @@ static struct str target_of(struct request *r)
 	struct str path = r->upstream_path;
 	char *target, *at;
 
-	if (!r->query.p)
+	if (!r->query.p || r->transcode)
 		return path;
 	target = at = arena_alloc(&r->arena, path.len + r->query.len + 1);
 	if (!target)
@@ -92,7 +92,7 @@ static bool h2_prepare(struct exchange *x)
 
 	if (!nv || !target.p)
 		return false;
-	nv[n++] = nv_of(STR(":method"), r->method);
+	nv[n++] = nv_of(STR(":method"), r->transcode ? STR("POST") : r->method);
 	nv[n++] = nv_of(STR(":scheme"), r->service->tls ? STR("https") : STR("http"));
 	nv[n++] = nv_of(STR(":authority"), r->authority);
 	nv[n++] = nv_of(STR(":path"), target);

@@ -77,6 +77,54 @@ static void encodes_messages(void **state)
 	arena_fini(&a);
 }
 
+static void maps_statuses(void **state)
+{
+	(void)state;
+	assert_int_equal(grpc_http_status(GRPC_OK), 200);
+	assert_int_equal(grpc_http_status(5), 404);
+	assert_int_equal(grpc_http_status(GRPC_UNAUTHENTICATED), 401);
+	assert_int_equal(grpc_http_status(17), 500);
+	assert_string_equal(grpc_status_name(5), "NOT_FOUND");
+	assert_string_equal(grpc_status_name(1000), "UNKNOWN");
+}
+
+static void decodes_messages_and_binary_fields(void **state)
+{
+	static const struct {
+		const char *text, *out;
+	} messages[] = {
+		{ "", "" },         { "a%20b", "a b" }, { "%C3%BC", "\u00fc" },
+		{ "100%", "100%" }, { "%4", "%4" },     { "%zz", "%zz" },
+	};
+	struct arena a;
+	struct str out;
+
+	(void)state;
+	arena_init(&a, 1024, 0);
+	for (size_t i = 0; i < CASES(messages); i++)
+		assert_true(str_eqz(grpc_decode_message(&a, str_from(messages[i].text)),
+				    messages[i].out));
+	out = grpc_decode_binary(&a, STR("AP/+"));
+	assert_true(str_eq(out, str_of("\x00\xff\xfe", 3)));
+	assert_true(str_eq(grpc_decode_binary(&a, STR("AP8=")), str_of("\x00\xff", 2)));
+	assert_true(str_eq(grpc_decode_binary(&a, STR("AP8")), str_of("\x00\xff", 2)));
+	assert_null(grpc_decode_binary(&a, STR("A*")).p);
+	arena_fini(&a);
+}
+
+static void frames_have_their_length(void **state)
+{
+	static const size_t lengths[] = { 0, 1, 255, 256, 65536, 0xffffffff };
+	char head[GRPC_FRAME_HEAD] = { 0 };
+
+	(void)state;
+	for (size_t i = 0; i < CASES(lengths); i++) {
+		grpc_put_length(head, lengths[i]);
+		assert_int_equal(head[0], 0);
+		assert_int_equal(grpc_get_length(head), lengths[i]);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -84,6 +132,9 @@ int main(void)
 		cmocka_unit_test(reads_timeouts),
 		cmocka_unit_test(reads_statuses),
 		cmocka_unit_test(encodes_messages),
+		cmocka_unit_test(maps_statuses),
+		cmocka_unit_test(decodes_messages_and_binary_fields),
+		cmocka_unit_test(frames_have_their_length),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

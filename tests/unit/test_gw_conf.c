@@ -132,7 +132,8 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "{'scope':[1]}}]}",
 		  "f: routes[0].require.scope: must be a string, not an integer\n" },
 		{ BASE "{'name':'a','match':{'path':'/a'},'service':'feed','grpc':true}]}",
-		  "f: routes[0].grpc: is not supported by this version yet\n" },
+		  "f: routes[0].grpc: needs services of \"protocol\": \"grpc\" with a "
+		  "\"descriptor_set\"\n" },
 		{ BASE "{'name':'a','match':{'path':'/a'},'split':[{'service':'x','weight':1},"
 		       "{'service':'feed','weight':0}]}]}",
 		  "f: routes[0].split[0].service: there is no service \"x\"\n" },
