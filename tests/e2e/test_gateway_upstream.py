@@ -157,7 +157,10 @@ def test_restarted_service_loses_no_request(scripted, start_rig):
     for _ in range(5):
         assert rig.ask("GET", "/s/x").status == 200
         for sock in list(service.open):
-            sock.shutdown(2)
+            try:
+                sock.shutdown(2)
+            except OSError:
+                pass  # the gateway closed it meanwhile
         assert rig.ask("GET", "/s/x").status == 200
 
 

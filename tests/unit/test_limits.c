@@ -291,8 +291,7 @@ static void keys_tell_apart_whom_they_should(void **state)
 			struct identity *id = NULL;
 
 			if (cases[i].user[j]) {
-				snprintf(claims, sizeof(claims), "{\"sub\":%s}",
-					 cases[i].user[j]);
+				snprintf(claims, sizeof(claims), "{\"sub\":%s}", cases[i].user[j]);
 				id = identity_new(str_from(claims), STR("sub"), 0);
 			}
 			subject.identity = id;
