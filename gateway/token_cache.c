@@ -68,7 +68,7 @@ void token_cache_free(struct token_cache **c)
 
 struct token_key token_cache_hash(const struct token_cache *c, struct str token)
 {
-	struct token_key hash;
+	struct token_key hash = { { 0 } };
 
 	for (size_t i = 0; i < 2; i++)
 		hash.hash[i] = hash_sip13(&c->keys[i], token.p, token.len);
@@ -77,7 +77,7 @@ struct token_key token_cache_hash(const struct token_cache *c, struct str token)
 
 struct token_key token_cache_key_of(const struct token_key *hash, uint64_t fingerprint)
 {
-	struct token_key key;
+	struct token_key key = { { 0 } };
 
 	for (size_t i = 0; i < 2; i++)
 		key.hash[i] = hash_mix64(hash->hash[i] ^ hash_mix64(fingerprint + i));
