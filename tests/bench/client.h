@@ -139,10 +139,13 @@ static inline struct client_user *client_users(const char *path, size_t *count)
 	while (f && getline(&line, &cap, f) > 0) {
 		char *space = strchr(line, ' ');
 
-		if (*count % 1024 == 0)
-			users = realloc(users, (*count + 1024) * sizeof(*users));
-		if (!users)
-			client_die("realloc");
+		if (*count % 1024 == 0) {
+			void *grown = realloc(users, (*count + 1024) * sizeof(*users));
+
+			if (!grown)
+				client_die("realloc");
+			users = grown;
+		}
 		line[strcspn(line, "\n")] = '\0';
 		if (space)
 			*space++ = '\0';
@@ -151,7 +154,7 @@ static inline struct client_user *client_users(const char *path, size_t *count)
 		++*count;
 	}
 	free(line);
-	if (!f || *count == 0)
+	if (!f || !users || *count == 0)
 		client_die(path);
 	fclose(f);
 	return users;
