@@ -65,7 +65,7 @@ struct conn {
 	bool is_lingering; /* ... and only the peer's is waited for */
 };
 
-#define CONN_OUT_HIGH (64UL * 1024) /* more queued than this: whoever produces should pause */
+#define CONN_OUT_HIGH (64UL * 1024) /* so much queued: whoever produces should pause */
 #define CONN_OUT_LOW  (16UL * 1024)
 
 /* Takes the accepted socket over. */
@@ -91,5 +91,5 @@ void conn_half_close(struct conn *c);
 void conn_close(struct conn *c);
 static inline bool conn_is_congested(const struct conn *c)
 {
-	return buf_len(&c->out) > CONN_OUT_HIGH;
+	return buf_len(&c->out) >= CONN_OUT_HIGH;
 }

@@ -223,10 +223,17 @@ static bool down_commit(struct request *r, size_t len)
 static char *down_reserve(struct request *r, size_t want, size_t *room)
 {
 	struct http1 *h = http1_of(r);
+	size_t queued = buf_len(&h->conn->out);
+	char *at;
 
 	if (h->is_chunked_out || r->is_ended)
 		return NULL;
-	return conn_reserve(h->conn, want, room);
+	at = conn_reserve(h->conn, want, room);
+	/* Up to where the producer pauses and no further: what is flushed then are whole TLS
+	 * records, without a small one behind them each time. */
+	if (at && queued < CONN_OUT_HIGH)
+		*room = MIN(*room, CONN_OUT_HIGH - queued);
+	return at;
 }
 
 static bool down_data(struct request *r, struct str data)
