@@ -9,6 +9,7 @@ import threading
 import time
 
 import client
+import h2
 import pytest
 
 from conftest import assert_problem
@@ -352,3 +353,70 @@ def test_whole_request_has_a_limit(scripted, start_rig):
     with rig.connect() as connection, pytest.raises(client.BadResponse):
         connection.request("GET", "/s/x")
     assert rig.wait_record(reason="request_timeout")
+
+
+def test_events_over_http2_may_pause_too(scripted, start_rig):
+    def serve(peer):
+        session = h2.Service(peer.sock).accept()
+        stream = session.request()
+        session.head(stream, fields=[("content-type", "text/event-stream")])
+        for _ in range(2):
+            session.data(stream, b"data: x\n\n")
+            time.sleep(0.5)
+        session.data(stream, b"", ends=True)
+        peer.wait_closed()
+        raise OSError("over")
+
+    rig = start_rig({"protocol": "h2", "response_timeout_ms": 200}, [scripted(serve).address])
+    assert rig.ask("GET", "/s/x").body == b"data: x\n\n" * 2
+
+
+def test_handshake_is_part_of_connecting(scripted, start_rig, authority):
+    """A service that accepts and then says nothing, where TLS is wanted."""
+    service = scripted(lambda peer: peer.wait_closed())
+    rig = start_rig({"tls": {"ca": authority.certificate}, "connect_timeout_ms": 200, "retries": 0},
+                    [service.address])
+    assert_problem(rig.ask("GET", "/s/x"), 504)
+    assert rig.wait_record(reason="connect_timeout")["status"] == 504
+
+
+# --- kept connections ---------------------------------------------------------------------------
+
+
+def test_connections_to_an_instance_that_left_are_closed(scripted, start_rig):
+    services = [scripted(named(n)) for n in "ab"]
+    rig = start_rig({"balance": "round_robin", "idle_timeout_ms": 600_000},
+                    [s.address for s in services])
+    assert who(rig, 4) == {"a": 2, "b": 2}
+    assert [len(s.open) for s in services] == [1, 1]
+    del rig.config["services"]["s"]["endpoints"][0]
+    rig.reload()
+    wait_until(lambda: not services[0].open, "the one that left has no connection", 10)
+    assert who(rig, 2) == {"b": 2}
+    assert services[1].connections == 1, "the other one's was kept"
+
+
+def test_idle_time_and_number_are_bounded(scripted, start_rig):
+    gate = Gate()
+    service = scripted(gate)
+    rig = start_rig({"idle_timeout_ms": 1500, "max_idle_connections": 1}, [service.address])
+    threads, answers = in_threads(3, lambda: rig.ask("GET", "/s/x"))
+    wait_until(lambda: len(service.heads) == 3, "three at once", 10)
+    gate.opened.set()
+    for thread in threads:
+        thread.join()
+    assert [a.status for a in answers] == [200] * 3
+    wait_until(lambda: len(service.open) == 1, "one is kept", 10)
+    wait_until(lambda: not service.open, "its time is over", 10)
+
+
+def test_other_tls_policy_takes_other_connections(scripted, start_rig):
+    """What was made without TLS must not carry what shall go by TLS."""
+    service = scripted(named("plain"))
+    rig = start_rig({"retries": 0}, [service.address])
+    assert who(rig, 1) == {"plain": 1}
+    rig.config["services"]["s"]["tls"] = {"verify": False}
+    rig.reload()
+    wait_until(lambda: not service.open, "the plain one is closed", 10)
+    assert_problem(rig.ask("GET", "/s/x"), 504)  # it waits for the end of a head
+    assert len(service.heads) == 1, "nothing more came in clear"
