@@ -580,6 +580,11 @@ static const struct conf_row service_rows[] = {
 	{ CONF_INT("max_concurrent", struct gw_service, max_concurrent), .max = 1000000,
 	  .flags = CONF_NULL,
 	  .help = "Requests in flight at once, of all workers; above it 503. 0: no bound." },
+	{ CONF_INT("max_pending", struct gw_service, max_pending), .max = 1000000,
+	  .help = "Requests above `max_concurrent` that wait for a place, of all workers, instead "
+		  "of being refused. 0: none." },
+	{ CONF_INT("pending_timeout_ms", struct gw_service, pending_timeout_ms), .min = 1,
+	  .max = HOUR_MS, .def = "1000", .help = "For how long at most, then 503." },
 	{ CONF_INT("max_concurrent_per_instance", struct gw_service, max_concurrent_per_instance),
 	  .max = 1000000,
 	  .help = "Requests in flight at once to one instance, of all workers; above it others "

@@ -228,6 +228,7 @@ struct gw_service {
 	uint32_t hash_balance_percent; /* 0: no bound */
 	bool prefer_zone;
 	uint32_t slow_start_ms;
+	uint32_t max_pending, pending_timeout_ms;
 	uint32_t max_concurrent, max_concurrent_per_instance, max_connections; /* 0: no bound */
 	struct circuit_rules *circuit_breaker;                                 /* NULL: none */
 	struct gw_ejection ejection;

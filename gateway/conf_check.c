@@ -127,6 +127,8 @@ void gw_check_service(struct conf *c, void *object)
 	struct gw_service *service = object;
 
 	resolve_balance(c, service);
+	if (service->max_pending && !service->max_concurrent)
+		conf_error_at(c, "max_pending", "needs a \"max_concurrent\"");
 	if (service->ejection.max_ms < service->ejection.base_ms)
 		conf_error_at(c, "ejection.max_ms", "must not be less than \"base_ms\"");
 	if (!conf_has(c, "discover") && !conf_has(c, "endpoints"))

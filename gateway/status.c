@@ -86,6 +86,7 @@ static void write_circuit(const struct gateway *g, const struct gw_service *serv
 	json_open(w, "circuit", '{');
 	json_addz(w, "state", states[c.state]);
 	json_add_u64(w, "in_flight", c.in_flight);
+	json_add_u64(w, "waiting", c.waiting);
 	json_add_u64(w, "connections", c.connections);
 	json_add_u64(w, "refused_busy", c.refused_busy);
 	json_add_u64(w, "refused_open", c.refused_open);

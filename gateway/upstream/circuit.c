@@ -5,7 +5,7 @@
 
 struct circuit {
 	unsigned refs;
-	uint32_t in_flight, connections;
+	uint32_t in_flight, waiting, connections;
 	uint64_t refused_busy, refused_open, opened;
 	/* The breaker. open_until_ms 0: closed; in the past: half open. */
 	uint64_t open_until_ms;
@@ -75,6 +75,16 @@ void circuit_leave(struct circuit *c)
 bool circuit_is_full(const struct circuit *c, uint32_t max)
 {
 	return LOAD(&c->in_flight) >= max;
+}
+
+bool circuit_wait(struct circuit *c, uint32_t max)
+{
+	return take(&c->waiting, max);
+}
+
+void circuit_end_wait(struct circuit *c)
+{
+	leave(&c->waiting);
 }
 
 bool circuit_connect(struct circuit *c, uint32_t max)
@@ -161,6 +171,7 @@ void circuit_get_status(const struct circuit *c, uint64_t now_ms, struct circuit
 		.state = until == 0 ? CIRCUIT_CLOSED
 				    : (now_ms < until ? CIRCUIT_OPEN : CIRCUIT_HALF_OPEN),
 		.in_flight = LOAD(&c->in_flight),
+		.waiting = LOAD(&c->waiting),
 		.connections = LOAD(&c->connections),
 		.refused_busy = LOAD(&c->refused_busy),
 		.refused_open = LOAD(&c->refused_open),

@@ -23,7 +23,7 @@ enum circuit_state { CIRCUIT_CLOSED, CIRCUIT_OPEN, CIRCUIT_HALF_OPEN };
 
 struct circuit_status {
 	enum circuit_state state;
-	uint32_t in_flight, connections;
+	uint32_t in_flight, waiting, connections;
 	uint64_t refused_busy, refused_open, opened;
 };
 
@@ -37,6 +37,9 @@ void circuit_put(struct circuit **c);
 bool circuit_enter(struct circuit *c, uint32_t max);
 void circuit_leave(struct circuit *c);
 bool circuit_is_full(const struct circuit *c, uint32_t max);
+/* The same for requests that wait for a place. */
+bool circuit_wait(struct circuit *c, uint32_t max);
+void circuit_end_wait(struct circuit *c);
 /* The same for connections. */
 bool circuit_connect(struct circuit *c, uint32_t max);
 void circuit_disconnect(struct circuit *c);

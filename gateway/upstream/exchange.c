@@ -73,7 +73,7 @@ static void end_attempt(struct exchange *x, enum endpoint_outcome outcome)
 static void detach(struct exchange *x)
 {
 	x->is_done = true;
-	list_remove(&x->waiter.node);
+	service_end_wait(&x->waiter);
 	loop_timer_stop(x->r->worker->loop, &x->timer);
 	for (unsigned i = 0; i < x->tried_count; i++)
 		endpoint_put(x->tried[i]);
@@ -98,7 +98,7 @@ void exchange_give_up(struct exchange *x, unsigned status, enum request_reason r
 			       : ENDPOINT_FAILED);
 	detach(x);
 	if (status == 503)
-		problem_retry_after(r, MSEC_PER_SEC);
+		problem_retry_after(r, x->retry_ms ? x->retry_ms : MSEC_PER_SEC);
 	problem_send(r, status, reason, detail);
 }
 
@@ -442,6 +442,10 @@ static void on_timer(struct loop_timer *timer)
 		exchange_give_up(x, 504, REASON_REQUEST_TIMEOUT, "the request took too long");
 	} else if (now < x->phase_deadline_ms) {
 		arm(x);
+	} else if (x->phase == PHASE_PLACE) {
+		circuit_count_busy(x->waiter.circuit);
+		exchange_give_up(x, 503, REASON_SERVICE_BUSY,
+				 "the service had enough to do for too long");
 	} else if (x->phase == PHASE_LIST) {
 		exchange_give_up(x, 503, REASON_NO_INSTANCE,
 				 "the instances of the service are not known yet");
@@ -457,9 +461,21 @@ static void on_timer(struct loop_timer *timer)
 	}
 }
 
+static bool enter(struct exchange *x, bool has_waited);
+
+/* A place may be free, or the list is there. */
 static void on_known(struct service_waiter *waiter)
 {
-	exchange_attempt(container_of(waiter, struct exchange, waiter));
+	struct exchange *x = container_of(waiter, struct exchange, waiter);
+
+	if (x->is_entered) {
+		exchange_attempt(x);
+		return;
+	}
+	if (!enter(x, true))
+		return;
+	service_end_wait(waiter);
+	exchange_attempt(x);
 }
 
 /* Our own shortage: another instance would not help, and none is to blame. */
@@ -552,29 +568,33 @@ static void set_deadline(struct exchange *x)
 	x->is_client_deadline = true;
 }
 
-/* Limits of the service as a whole, of all workers. False: refused. */
-static bool enter(struct exchange *x, struct request *r, struct service *s)
+/* Limits of the service as a whole, of all workers. False: it waits, or was refused. */
+static bool enter(struct exchange *x, bool has_waited)
 {
+	struct service *s = x->service;
 	uint64_t retry_ms = MSEC_PER_SEC;
+	enum service_verdict verdict = service_enter(s, has_waited, &retry_ms);
 
-	switch (service_enter(s, &retry_ms)) {
-	case SERVICE_GO:
-		break;
-	case SERVICE_PROBE:
-		x->is_probe = true;
-		break;
-	case SERVICE_BUSY:
-		problem_retry_after(r, retry_ms);
-		problem_send(r, 503, REASON_SERVICE_BUSY, "the service has enough to do");
-		return false;
-	case SERVICE_OPEN:
-		problem_retry_after(r, retry_ms);
-		problem_send(r, 503, REASON_CIRCUIT_OPEN,
-			     "too much of the service fails at the moment");
+	x->is_entered = verdict == SERVICE_GO || verdict == SERVICE_PROBE;
+	x->is_probe = verdict == SERVICE_PROBE;
+	if (x->is_entered) {
+		service_earn_retry(s);
+		return true;
+	}
+	if (verdict == SERVICE_BUSY && service_wait(s, &x->waiter)) {
+		/* All of the wait has one limit, however often it is in vain. */
+		if (!has_waited)
+			exchange_set_phase(x, PHASE_PLACE, x->r->service->pending_timeout_ms);
 		return false;
 	}
-	x->is_entered = true;
-	return true;
+	if (verdict == SERVICE_BUSY)
+		circuit_count_busy(s->circuit);
+	x->retry_ms = retry_ms;
+	exchange_give_up(x, 503,
+			 verdict == SERVICE_BUSY ? REASON_SERVICE_BUSY : REASON_CIRCUIT_OPEN,
+			 verdict == SERVICE_BUSY ? "the service has enough to do"
+						 : "too much of the service fails at the moment");
+	return false;
 }
 
 void exchange_start(struct request *r, struct service *s)
@@ -592,8 +612,6 @@ void exchange_start(struct request *r, struct service *s)
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
 	}
-	if (!enter(x, r, s))
-		return;
 	x->service = service_get(s);
 	x->retries_left = r->service->retries;
 	x->can_replay = !r->is_mirror;
@@ -607,8 +625,8 @@ void exchange_start(struct request *r, struct service *s)
 	r->sink = &exchange_sink;
 	r->sink_state = x;
 	if (!r->is_mirror)
-		service_earn_retry(s);
-	exchange_attempt(x);
+		if (enter(x, false))
+		exchange_attempt(x);
 	if (!x->is_done && r->has_body)
 		r->down->read_body(r);
 }

@@ -18,7 +18,8 @@ struct exchange;
 struct upconn;
 
 enum exchange_phase {
-	PHASE_LIST, /* for the service's instances */
+	PHASE_PLACE, /* for one request less at the service */
+	PHASE_LIST,  /* for the service's instances */
 	PHASE_CONNECT,
 	PHASE_RESPONSE,
 	PHASE_BODY,
@@ -82,11 +83,12 @@ struct exchange {
 		enum request_reason reason;
 		const char *detail;
 	} failure; /* of the last attempt: the answer when there is nobody else to ask */
-	struct service_waiter waiter; /* in PHASE_LIST */
+	struct service_waiter waiter; /* in PHASE_PLACE and PHASE_LIST */
 	enum exchange_phase phase;
 	struct loop_timer timer;
 	uint64_t phase_deadline_ms, request_deadline_ms;
 	uint64_t attempt_ns;
+	uint64_t retry_ms;  /* what a refusal tells the client; 0: a second */
 	bool is_chunked;    /* the request body goes in chunks */
 	bool body_complete; /* the client sent all of it */
 	bool can_replay;    /* `body` still holds it from the first byte */

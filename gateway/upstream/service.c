@@ -12,6 +12,11 @@
 #define RETRY_MAX         (100 * RETRY_COST)
 #define RETRY_START       (10 * RETRY_COST)
 
+#define LOOK_OUT_MS 5 /* for places that other workers give back */
+
+static void serve_pending(struct loop_task *task);
+static void on_look_out(struct loop_timer *timer);
+
 struct service *service_new(struct worker *w, struct str name)
 {
 	struct service *s = calloc(1, sizeof(*s) + name.len);
@@ -25,6 +30,9 @@ struct service *service_new(struct worker *w, struct str name)
 	s->retry_budget = RETRY_START;
 	s->ejection = (struct gw_ejection) { 5, 1000, 30000, 50 };
 	list_init(&s->waiters);
+	list_init(&s->pending);
+	s->serve.run = serve_pending;
+	s->look_out.on_fire = on_look_out;
 	return s;
 }
 
@@ -39,6 +47,8 @@ void service_put(struct service *s)
 	if (--s->refs)
 		return;
 	service_set_members(s, NULL, 0);
+	loop_cancel(&s->serve);
+	loop_timer_stop(s->worker->loop, &s->look_out);
 	picker_fini(&s->picker);
 	circuit_put(&s->circuit);
 	tls_client_free(&s->tls);
@@ -75,6 +85,7 @@ void service_configure(struct service *s, const struct gw_service *conf, struct 
 	s->slow_start_ms = conf->slow_start_ms;
 	s->hash_balance_percent = conf->hash_balance_percent;
 	s->max_concurrent = conf->max_concurrent;
+	s->max_pending = conf->max_pending;
 	s->max_concurrent_per_instance = conf->max_concurrent_per_instance;
 	s->max_connections = conf->max_connections;
 	s->ejection = conf->ejection;
@@ -245,9 +256,10 @@ struct endpoint *service_choose(struct service *s, const struct pick_query *q)
 	return endpoint_get(e);
 }
 
-enum service_verdict service_enter(struct service *s, uint64_t *retry_ms)
+enum service_verdict service_enter(struct service *s, bool has_waited, uint64_t *retry_ms)
 {
 	enum circuit_pass pass = CIRCUIT_PASS;
+	bool is_first = has_waited || list_empty(&s->pending);
 
 	if (!s->circuit || !(s->max_concurrent || s->breaker.failure_percent))
 		return SERVICE_GO;
@@ -255,8 +267,7 @@ enum service_verdict service_enter(struct service *s, uint64_t *retry_ms)
 		pass = circuit_ask(s->circuit, &s->breaker, loop_now_ms(s->worker->loop), retry_ms);
 	if (pass == CIRCUIT_REFUSE)
 		return SERVICE_OPEN;
-	if (s->max_concurrent && !circuit_enter(s->circuit, s->max_concurrent)) {
-		circuit_count_busy(s->circuit);
+	if (s->max_concurrent && (!is_first || !circuit_enter(s->circuit, s->max_concurrent))) {
 		if (pass == CIRCUIT_PROBE)
 			circuit_end_probe(s->circuit);
 		return SERVICE_BUSY;
@@ -280,6 +291,56 @@ void service_leave(struct service *s, bool was_probe)
 		return;
 	s->counted--;
 	circuit_leave(s->circuit);
+	/* Not at once: this is amid the end of a request. */
+	if (!list_empty(&s->pending))
+		loop_defer(s->worker->loop, &s->serve);
+}
+
+/* As many as there are places; who gets none puts himself back in front. */
+static void serve_pending(struct loop_task *task)
+{
+	struct service *s = container_of(task, struct service, serve);
+
+	service_get(s); /* the last one's end may be its own */
+	while (!list_empty(&s->pending) && !(s->circuit && s->max_concurrent &&
+					     circuit_is_full(s->circuit, s->max_concurrent))) {
+		struct service_waiter *waiter = container_of(s->pending.next, struct service_waiter,
+							     node);
+
+		list_remove(&waiter->node);
+		waiter->on_known(waiter);
+	}
+	if (!list_empty(&s->pending))
+		loop_timer_start(s->worker->loop, &s->look_out, LOOK_OUT_MS);
+	service_put(s);
+}
+
+static void on_look_out(struct loop_timer *timer)
+{
+	serve_pending(&container_of(timer, struct service, look_out)->serve);
+}
+
+bool service_wait(struct service *s, struct service_waiter *waiter)
+{
+	/* One that had no luck keeps its place in the line. */
+	if (waiter->circuit) {
+		list_add_head(&s->pending, &waiter->node);
+		return true;
+	}
+	if (!s->circuit || !s->max_pending || !circuit_wait(s->circuit, s->max_pending))
+		return false;
+	waiter->circuit = circuit_get(s->circuit);
+	list_add_tail(&s->pending, &waiter->node);
+	loop_timer_start(s->worker->loop, &s->look_out, LOOK_OUT_MS);
+	return true;
+}
+
+void service_end_wait(struct service_waiter *waiter)
+{
+	list_remove(&waiter->node);
+	if (waiter->circuit)
+		circuit_end_wait(waiter->circuit);
+	circuit_put(&waiter->circuit);
 }
 
 /* --- learning ------------------------------------------------------------------------------ */

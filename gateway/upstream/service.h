@@ -69,12 +69,17 @@ struct service {
 	uint64_t retry_budget; /* in thousandths of a retry */
 	bool is_known;         /* a list, perhaps an empty one, has come in */
 	struct list waiters;   /* service_waiters, until then */
+	uint32_t max_pending;
+	struct list pending;        /* service_waiters for a place, who comes first goes first */
+	struct loop_task serve;     /* a place may be free */
+	struct loop_timer look_out; /* ... of those that other workers give back */
 };
 
-/* Somebody who waits for the first list. Taken off the list before the call. */
+/* Somebody who waits for the first list, or for a place. Taken off the list before the call. */
 struct service_waiter {
 	struct list node;
 	void (*on_known)(struct service_waiter *waiter);
+	struct circuit *circuit; /* held; counts the wait for a place. NULL: none */
 };
 
 /* An instance as told by configuration or registry. */
@@ -120,9 +125,14 @@ bool endpoint_is_full(const struct service *s, const struct endpoint *e);
 enum service_verdict { SERVICE_GO, SERVICE_PROBE, SERVICE_BUSY, SERVICE_OPEN };
 
 /* Whether the service takes one request more, which is counted then: balance with service_leave.
- * SERVICE_OPEN: its circuit is, for *retry_ms. */
-enum service_verdict service_enter(struct service *s, uint64_t *retry_ms);
+ * SERVICE_OPEN: its circuit is, for *retry_ms. Others go first unless `has_waited`. */
+enum service_verdict service_enter(struct service *s, bool has_waited, uint64_t *retry_ms);
 void service_leave(struct service *s, bool was_probe);
+/* After SERVICE_BUSY: the call comes when it is worth asking again. False: too many wait already.
+ */
+bool service_wait(struct service *s, struct service_waiter *waiter);
+/* It was called, or gives up. */
+void service_end_wait(struct service_waiter *waiter);
 /* The probe said what it can, though its request goes on. */
 void service_end_probe(struct service *s);
 

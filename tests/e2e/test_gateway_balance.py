@@ -181,6 +181,44 @@ def test_max_concurrent_holds_across_workers(scripted, start_rig):
     assert metric(rig, "gatehouse_gateway_service_in_flight", service="s") == 0
 
 
+def test_some_may_wait_for_a_place(scripted, start_rig):
+    """Also for one that a request of another worker had."""
+    gate = Gate()
+    service = scripted(gate)
+    rig = start_rig({"max_concurrent": 1, "max_pending": 4, "pending_timeout_ms": 30_000},
+                    [service.address], workers=3)
+    threads, answers = in_threads(9, lambda: rig.ask("POST", "/s/x", body=b"some"))
+    wait_until(lambda: len(answers) == 4, "one is served, four wait, four are refused", 20)
+    circuit = rig.admin("GET", "/status").json()["services"][0]["circuit"]
+    assert (circuit["in_flight"], circuit["waiting"], circuit["refused_busy"]) == (1, 4, 4)
+    assert len(service.heads) == 1
+    gate.opened.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(a.status for a in answers) == [200] * 5 + [503] * 4
+    circuit = rig.admin("GET", "/status").json()["services"][0]["circuit"]
+    assert (circuit["in_flight"], circuit["waiting"]) == (0, 0)
+
+
+def test_wait_for_a_place_has_an_end(scripted, start_rig):
+    gate = Gate()
+    service = scripted(gate)
+    rig = start_rig({"max_concurrent": 1, "max_pending": 4, "pending_timeout_ms": 300},
+                    [service.address])
+    threads, answers = in_threads(2, lambda: rig.ask("GET", "/s/x"))
+    wait_until(lambda: answers, "one waited long enough", 20)
+    assert_problem(answers[0], 503)
+    with rig.connect() as connection:  # one that leaves while it waits
+        connection.send(b"GET /s/x HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    gate.opened.set()
+    for thread in threads:
+        thread.join()
+    assert rig.ask("GET", "/s/x").status == 200
+    circuit = rig.admin("GET", "/status").json()["services"][0]["circuit"]
+    assert (circuit["in_flight"], circuit["waiting"]) == (0, 0)
+
+
 def test_place_is_given_back_by_clients_that_leave(scripted, start_rig):
     gate = Gate()
     rig = start_rig({"max_concurrent": 1}, [scripted(gate).address])
