@@ -171,9 +171,9 @@ static void print_services(const json_t *services)
 /* Only of services that have limits or a breaker. */
 static void print_circuits(const json_t *services)
 {
-	static const char *const header[] = { "SERVICE",        ">IN FLIGHT", ">CONNECTIONS",
-					      "CIRCUIT",        ">OPENED",    ">REFUSED, BUSY",
-					      ">REFUSED, OPEN", NULL };
+	static const char *const header[] = { "SERVICE",        ">IN FLIGHT",     ">WAITING",
+					      ">CONNECTIONS",   "CIRCUIT",        ">OPENED",
+					      ">REFUSED, BUSY", ">REFUSED, OPEN", NULL };
 	struct table *t = NULL;
 	json_t *service;
 	size_t i;
@@ -188,6 +188,7 @@ static void print_circuits(const json_t *services)
 			return;
 		table_cell(t, "%s", text_of(service, "name"));
 		table_cell(t, "%lld", number_of(circuit, "in_flight"));
+		table_cell(t, "%lld", number_of(circuit, "waiting"));
 		table_cell(t, "%lld", number_of(circuit, "connections"));
 		table_cell(t, "%s", text_of(circuit, "state"));
 		table_cell(t, "%lld", number_of(circuit, "opened"));

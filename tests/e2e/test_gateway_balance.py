@@ -5,6 +5,7 @@ import collections
 import re
 import socket
 import struct
+import subprocess
 import threading
 import time
 
@@ -181,7 +182,7 @@ def test_max_concurrent_holds_across_workers(scripted, start_rig):
     assert metric(rig, "gatehouse_gateway_service_in_flight", service="s") == 0
 
 
-def test_some_may_wait_for_a_place(scripted, start_rig):
+def test_some_may_wait_for_a_place(scripted, start_rig, program):
     """Also for one that a request of another worker had."""
     gate = Gate()
     service = scripted(gate)
@@ -191,6 +192,11 @@ def test_some_may_wait_for_a_place(scripted, start_rig):
     wait_until(lambda: len(answers) == 4, "one is served, four wait, four are refused", 20)
     circuit = rig.admin("GET", "/status").json()["services"][0]["circuit"]
     assert (circuit["in_flight"], circuit["waiting"], circuit["refused_busy"]) == (1, 4, 4)
+    shown = subprocess.run(
+        [program("gatewayctl"), "--socket", rig.config["admin"]["socket"], "status"],
+        stdout=subprocess.PIPE, text=True, check=True, timeout=20).stdout
+    line = next(line for line in shown.splitlines() if "closed" in line)
+    assert line.split() == ["s", "1", "4", "0", "closed", "0", "4", "0"]
     assert len(service.heads) == 1
     gate.opened.set()
     for thread in threads:
