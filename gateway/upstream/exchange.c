@@ -626,7 +626,7 @@ void exchange_start(struct request *r, struct service *s)
 	r->sink_state = x;
 	if (!r->is_mirror)
 		if (enter(x, false))
-		exchange_attempt(x);
+			exchange_attempt(x);
 	if (!x->is_done && r->has_body)
 		r->down->read_body(r);
 }
