@@ -5,6 +5,7 @@
 
 #include "gateway/handover.h"
 #include "gateway/metrics.h"
+#include "gateway/revocations.h"
 #include "gateway/status.h"
 #include "gateway/survey.h"
 #include "gateway/upgrade.h"
@@ -127,11 +128,36 @@ static void post_handover(struct http_request *req, void *arg)
 	handover_give(a->gateway, req);
 }
 
+static void post_revoke(struct http_request *req, void *arg)
+{
+	const struct admin *a = arg;
+
+	revocations_post(req, a->gateway);
+}
+
+static void post_unrevoke(struct http_request *req, void *arg)
+{
+	const struct admin *a = arg;
+
+	revocations_remove(req, a->gateway);
+}
+
+static void get_revocations(struct http_request *req, void *arg)
+{
+	const struct admin *a = arg;
+
+	revocations_list(req, a->gateway);
+}
+
 static const struct http_route routes[] = {
 	{ METHOD_GET, "/healthz", get_healthz, false },
 	{ METHOD_GET, "/readyz", get_readyz, false },
 	{ METHOD_GET, "/metrics", get_metrics, false },
 	{ METHOD_GET, "/status", get_status, false },
+	/* Names people, so not for everybody who may look. */
+	{ METHOD_GET, "/revocations", get_revocations, true },
+	{ METHOD_POST, "/revoke", post_revoke, true },
+	{ METHOD_POST, "/unrevoke", post_unrevoke, true },
 	{ METHOD_POST, "/reload", post_reload, true },
 	{ METHOD_POST, "/drain", post_drain, true },
 	{ METHOD_POST, "/upgrade", post_upgrade, true },

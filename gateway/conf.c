@@ -823,6 +823,18 @@ static const struct conf_object route_object = CONF_OBJECT_OF(struct gw_route, r
 
 /* --- the rest ------------------------------------------------------------------------------ */
 
+static const struct conf_row revocations_rows[] = {
+	{ CONF_STRING("file", struct gw_revocations, file), .flags = CONF_NULL,
+	  .help = "{\"revoked\": [{\"jti\", \"sub\" or \"api_key\": …, \"auth\", "
+		  "\"issued_before\", \"until\"}]}, read again when it changes." },
+	{ CONF_STRING("state", struct gw_revocations, state), .flags = CONF_NULL | CONF_FIXED,
+	  .help = "File that keeps what `gatewayctl revoke` says over restarts and upgrades; "
+		  "without it a restart forgets it." },
+	{ 0 },
+};
+static const struct conf_object revocations_object = CONF_OBJECT_OF(struct gw_revocations,
+								    revocations_rows);
+
 static const struct conf_row access_log_rows[] = {
 	{ CONF_STRING("path", struct gw_access_log, path), .flags = CONF_NULL,
 	  .help = "File, opened again at SIGHUP; \"-\" is standard output." },
@@ -885,6 +897,8 @@ static const struct conf_row conf_rows[] = {
 	  .flags = CONF_NULL | CONF_FIXED_COUNT, .help = "Where instances of services are found." },
 	{ CONF_MAP("auth", struct gw_conf, auth, &gw_auth_object), .valid_name = valid_name,
 	  .max = 64, .help = "Ways to prove an identity, by name." },
+	{ CONF_OBJECT("revocations", struct gw_conf, revocations, &revocations_object),
+	  .help = "Tokens, keys and callers that are let in no more." },
 	{ CONF_INT("token_cache_tokens", struct gw_conf, token_cache_tokens), .min = 64,
 	  .max = 1 << 24, .def = "65536", .flags = CONF_FIXED,
 	  .help = "Verified tokens remembered." },

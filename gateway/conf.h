@@ -402,6 +402,11 @@ struct gw_route {
 	struct gw_service *service_to;
 };
 
+struct gw_revocations {
+	struct str file;  /* p NULL: none */
+	struct str state; /* what was revoked over the admin socket; p NULL: kept in memory only */
+};
+
 struct gw_access_log {
 	struct str path; /* "-": stdout; p NULL: none */
 };
@@ -433,6 +438,7 @@ struct gw_conf {
 	struct gw_registry *registry; /* NULL: none */
 	struct gw_auth *auth;
 	size_t auth_count;
+	struct gw_revocations revocations;
 	struct gw_limit *rate_limits;
 	size_t rate_limits_count;
 	struct gw_limit_store rate_limit_store;

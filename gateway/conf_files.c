@@ -8,6 +8,7 @@
 #include "gateway/conf.h"
 #include "gateway/conf_check.h"
 #include "gateway/jwks.h"
+#include "gateway/revocation_file.h"
 #include "gateway/transcode/table.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
@@ -152,6 +153,14 @@ static void check_keys(struct conf *c, const struct gw_auth *auth)
 	api_keys_put(&keys);
 }
 
+static void check_revocations(struct conf *c, const struct gw_revocations *conf)
+{
+	struct err err;
+
+	if (conf->file.p && revocation_file_load(conf->file.p, NULL, NULL, &err) < 0)
+		conf_error_at(c, "revocations.file", "%s", err.text);
+}
+
 /* --- files that are written ---------------------------------------------------------------- */
 
 /* Returns what is wrong with the folder that the file would be in, or 0. */
@@ -182,6 +191,12 @@ static void check_written(struct conf *c, const struct gw_conf *conf)
 		if (rc < 0)
 			conf_error_at(c, "access_log.path", "%s: its folder: %s",
 				      conf->access_log.path.p, strerror(-rc));
+	}
+	if (conf->revocations.state.p) {
+		rc = folder_problem(conf->revocations.state);
+		if (rc < 0)
+			conf_error_at(c, "revocations.state", "%s: its folder: %s",
+				      conf->revocations.state.p, strerror(-rc));
 	}
 	for (size_t i = 0; i < conf->auth_count; i++) {
 		rc = conf->auth[i].jwks.cache.p ? folder_problem(conf->auth[i].jwks.cache) : 0;
@@ -225,5 +240,6 @@ void gw_check_files(struct conf *c, const struct gw_conf *conf)
 		check_keys(c, &conf->auth[i]);
 		conf_leave(c);
 	}
+	check_revocations(c, &conf->revocations);
 	check_written(c, conf);
 }

@@ -12,6 +12,7 @@
 #include "gateway/limit_store.h"
 #include "gateway/listeners.h"
 #include "gateway/pools.h"
+#include "gateway/revocations.h"
 #include "gateway/tls_files.h"
 #include "gateway/upgrade.h"
 #include "lib/clock.h"
@@ -108,6 +109,10 @@ int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
 	    keyring_adopt(g->keyring, snapshot) < 0)
 		return err_set(err, -ENOMEM, "out of memory");
 	rc = make_workers(g, err);
+	if (rc == 0) {
+		g->revocations = revocations_new(g, err);
+		rc = g->revocations ? 0 : -EINVAL;
+	}
 	if (rc == 0) {
 		g->admin = admin_new(g, err);
 		rc = g->admin ? 0 : -EINVAL;
@@ -262,6 +267,7 @@ int gateway_reload(struct gateway *g, struct buf *out)
 		snapshot_put(&g->snapshot);
 		g->snapshot = fresh;
 		keyring_settle(g->keyring);
+		revocations_update(g->revocations);
 		tls_files_free(&g->tls_files);
 		g->tls_files = files;
 		watch_tls_files(g);
@@ -402,6 +408,7 @@ void gateway_go_live(struct gateway *g)
 {
 	struct err err;
 
+	revocations_go_live(g->revocations);
 	for (unsigned i = 0; i < g->worker_count; i++)
 		worker_post_accept(g->workers[i]);
 	if (admin_accept(g->admin, &err) < 0 || pools_register(g->pools, &err) < 0) {
@@ -490,6 +497,7 @@ void gateway_fini(struct gateway *g)
 	admin_free(&g->admin);
 	pools_free(&g->pools);
 	keyring_free(&g->keyring);
+	revocations_free(&g->revocations);
 	token_cache_free(&g->token_cache);
 	revoked_free(&g->revoked);
 	limit_store_free(&g->limit_store);

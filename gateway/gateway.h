@@ -22,6 +22,7 @@ struct handover;
 struct keyring;
 struct limit_store;
 struct pools;
+struct revocations;
 struct upgrade;
 
 enum gateway_state {
@@ -48,6 +49,7 @@ struct gateway {
 	unsigned worker_count, workers_running;
 	struct pools *pools;
 	struct keyring *keyring;
+	struct revocations *revocations;
 	struct admin *admin;
 	enum gateway_state state;
 	struct loop_timer state_timer;

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
+#include "gateway/ctl_api_key.h"
 #include "gateway/ctl_check.h"
 #include "gateway/ctl_find.h"
+#include "gateway/ctl_revoke.h"
 #include "gateway/ctl_token.h"
 #include "gateway/ctl_top.h"
 #include "lib/http_client.h"
@@ -20,6 +22,7 @@
 struct ctl {
 	struct str url; /* "unix:/path", or "http://…" for what only reads */
 	bool is_json;
+	struct ctl_revoke revoke;
 	double interval_s; /* of top, and how often; 0: without end */
 	unsigned count;
 };
@@ -43,8 +46,17 @@ static void print_help(void)
 	     "  check FILE     validate a configuration file, with certificates and key sets, "
 	     "without a running gatewayd\n"
 	     "  metrics        the Prometheus metrics\n"
+	     "  revoke (--jti ID | --sub SUBJECT | --api-key ID) [--auth NAME] [--issued-before "
+	     "TIME "
+	     "| --ban]\n"
+	     "                 [--until TIME]: let that token, that key, or what SUBJECT was given "
+	     "so far (--ban: and\n"
+	     "                 will be given) in no more, at once\n"
+	     "  unrevoke       the same options: take that back\n"
+	     "  revocations    what is revoked, here and in the file\n"
 	     "  token COMMAND  new-key, sign, verify: try authentication without other tools; see "
-	     "token --help\n\n"
+	     "token --help\n"
+	     "  api-key new    make an API key; see api-key --help\n\n"
 	     "options:\n"
 	     "  --socket PATH  admin.socket of the gatewayd to talk to (default "
 	     "$GATEHOUSE_GATEWAY, else\n"
@@ -54,6 +66,7 @@ static void print_help(void)
 	     "  --json         one JSON document instead of tables\n"
 	     "  --interval S   of top: seconds between two looks (default 1)\n"
 	     "  --count N      of top: end after N looks\n"
+	     "  TIME           now, Unix seconds, +SECONDS from now, or 2027-01-01T00:00:00Z\n"
 	     "  --version, --help\n\n"
 	     "exit status: 0 done, 1 failed, 2 usage\n\n"
 	     "examples:\n"
@@ -76,8 +89,8 @@ static int fail(const char *text)
 }
 
 /* One request to the daemon. Returns 0 with the answer, or 1 after saying what went wrong. */
-static int ask(const struct ctl *ctl, enum http_method method, const char *path,
-	       struct http_answer *out)
+static int ask_with(const struct ctl *ctl, enum http_method method, const char *path,
+		    struct str body, struct http_answer *out)
 {
 	struct http_base base;
 	struct err err;
@@ -85,6 +98,7 @@ static int ask(const struct ctl *ctl, enum http_method method, const char *path,
 		.method = method,
 		.max_body = 64UL << 20,
 		.response_timeout_ms = UPGRADE_WAIT_MS,
+		.body = body,
 	};
 
 	if (http_base_parse(&base, ctl->url, HTTP_BASE_RESOLVE, &err) < 0)
@@ -101,6 +115,12 @@ static int ask(const struct ctl *ctl, enum http_method method, const char *path,
 		return 1;
 	}
 	return 0;
+}
+
+static int ask(const struct ctl *ctl, enum http_method method, const char *path,
+	       struct http_answer *out)
+{
+	return ask_with(ctl, method, path, (struct str) { 0 }, out);
 }
 
 /* The "detail" of a problem document, which may have several lines, or the document itself. */
@@ -355,6 +375,48 @@ static int cmd_reload(const struct ctl *ctl)
 	return status;
 }
 
+static int cmd_revoke(const struct ctl *ctl, bool is_removal)
+{
+	struct http_answer answer;
+	const char *problem;
+	struct buf body;
+	int status;
+
+	buf_init(&body, 0);
+	problem = ctl_revoke_body(&ctl->revoke, is_removal, &body);
+	status = problem ? usage(problem)
+			 : ask_with(ctl, METHOD_POST, is_removal ? "/unrevoke" : "/revoke",
+				    buf_str(&body), &answer);
+	buf_fini(&body);
+	if (status)
+		return status;
+	if (answer.status != 200)
+		status = print_problem(ctl, &answer);
+	else if (ctl->is_json)
+		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
+	else
+		ctl_revoke_print(&answer, is_removal);
+	http_answer_fini(&answer);
+	return status;
+}
+
+static int cmd_revocations(const struct ctl *ctl)
+{
+	struct http_answer answer;
+	int status = 0;
+
+	if (ask(ctl, METHOD_GET, "/revocations", &answer))
+		return 1;
+	if (answer.status != 200)
+		status = print_problem(ctl, &answer);
+	else if (ctl->is_json)
+		printf("%.*s\n", STR_ARG(buf_str(&answer.body)));
+	else
+		ctl_revocations_print(&answer);
+	http_answer_fini(&answer);
+	return status;
+}
+
 static int cmd_upgrade(const struct ctl *ctl)
 {
 	struct http_answer answer;
@@ -434,6 +496,10 @@ static int run(struct ctl *ctl, int argc, char **argv, bool waits)
 		return cmd_metrics(ctl);
 	if (strcmp(command, "reload") == 0)
 		return cmd_reload(ctl);
+	if (strcmp(command, "revoke") == 0 || strcmp(command, "unrevoke") == 0)
+		return cmd_revoke(ctl, command[0] == 'u');
+	if (strcmp(command, "revocations") == 0)
+		return cmd_revocations(ctl);
 	if (strcmp(command, "upgrade") == 0)
 		return cmd_upgrade(ctl);
 	if (strcmp(command, "drain") == 0)
@@ -464,7 +530,21 @@ static int run_somewhere(struct ctl *ctl, int argc, char **argv, bool waits, con
 
 int main(int argc, char **argv)
 {
-	enum { OPT_SOCKET = 256, OPT_URL, OPT_JSON, OPT_WAIT, OPT_INTERVAL, OPT_COUNT };
+	enum {
+		OPT_SOCKET = 256,
+		OPT_URL,
+		OPT_JSON,
+		OPT_WAIT,
+		OPT_INTERVAL,
+		OPT_COUNT,
+		OPT_JTI,
+		OPT_SUB,
+		OPT_API_KEY,
+		OPT_AUTH,
+		OPT_ISSUED_BEFORE,
+		OPT_UNTIL,
+		OPT_BAN,
+	};
 	static const struct option options[] = {
 		{ "socket", required_argument, NULL, OPT_SOCKET },
 		{ "url", required_argument, NULL, OPT_URL },
@@ -472,6 +552,13 @@ int main(int argc, char **argv)
 		{ "wait", no_argument, NULL, OPT_WAIT },
 		{ "interval", required_argument, NULL, OPT_INTERVAL },
 		{ "count", required_argument, NULL, OPT_COUNT },
+		{ "jti", required_argument, NULL, OPT_JTI },
+		{ "sub", required_argument, NULL, OPT_SUB },
+		{ "api-key", required_argument, NULL, OPT_API_KEY },
+		{ "auth", required_argument, NULL, OPT_AUTH },
+		{ "issued-before", required_argument, NULL, OPT_ISSUED_BEFORE },
+		{ "until", required_argument, NULL, OPT_UNTIL },
+		{ "ban", no_argument, NULL, OPT_BAN },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
@@ -486,6 +573,8 @@ int main(int argc, char **argv)
 	/* Has options of its own. */
 	if (argc > 1 && strcmp(argv[1], "token") == 0)
 		return ctl_token(argc - 1, argv + 1);
+	if (argc > 1 && strcmp(argv[1], "api-key") == 0)
+		return ctl_api_key(argc - 1, argv + 1);
 	while ((opt = getopt_long(argc, argv, "hV", options, NULL)) != -1) {
 		switch (opt) {
 		case OPT_SOCKET:
@@ -510,6 +599,27 @@ int main(int argc, char **argv)
 			    number > UINT32_MAX)
 				return usage("--count is a number from 1 on");
 			ctl.count = (unsigned)number;
+			break;
+		case OPT_JTI:
+			ctl.revoke.jti = optarg;
+			break;
+		case OPT_SUB:
+			ctl.revoke.sub = optarg;
+			break;
+		case OPT_API_KEY:
+			ctl.revoke.api_key = optarg;
+			break;
+		case OPT_AUTH:
+			ctl.revoke.auth = optarg;
+			break;
+		case OPT_ISSUED_BEFORE:
+			ctl.revoke.issued_before = optarg;
+			break;
+		case OPT_UNTIL:
+			ctl.revoke.until = optarg;
+			break;
+		case OPT_BAN:
+			ctl.revoke.is_ban = true;
 			break;
 		case 'V':
 			printf("gatewayctl (gatehouse) %s\n", GATEHOUSE_VERSION);

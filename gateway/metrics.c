@@ -4,6 +4,7 @@
 #include "gateway/keyring.h"
 #include "gateway/limit_store.h"
 #include "gateway/pools.h"
+#include "gateway/revocations.h"
 #include "gateway/tls_files.h"
 #include "lib/clock.h"
 #include "lib/hash.h"
@@ -250,6 +251,7 @@ static void write_outcomes(const struct gateway *g, struct buf *out)
 			    sum(g, offsetof(struct worker_stats, auth_refusals) +
 					   i * sizeof(uint64_t)));
 	keyring_write_metrics(g->keyring, out);
+	revocations_write_metrics(g->revocations, out);
 }
 
 static void write_overload(const struct gateway *g, struct buf *out)

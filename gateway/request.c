@@ -26,6 +26,7 @@ const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_UNAUTHENTICATED] = "unauthenticated",
 	[REASON_FORBIDDEN] = "forbidden",
 	[REASON_NO_KEYS] = "no_keys",
+	[REASON_REVOKED] = "revoked",
 	[REASON_RATE_LIMITED] = "rate_limited",
 	[REASON_OVERLOADED] = "overloaded",
 	[REASON_TOO_LARGE] = "too_large",

@@ -82,6 +82,7 @@ enum request_reason {
 	REASON_UNAUTHENTICATED,
 	REASON_FORBIDDEN,
 	REASON_NO_KEYS, /* to check a token with, yet */
+	REASON_REVOKED, /* a WebSocket whose identity is worth nothing any more */
 	REASON_RATE_LIMITED,
 	REASON_OVERLOADED, /* shed: the worker's queue is too long */
 	REASON_TOO_LARGE,

@@ -24,7 +24,8 @@ struct shard {
 };
 
 struct revoked {
-	size_t count; /* atomic: looked at before any lock */
+	size_t count;                   /* atomic: looked at before any lock */
+	size_t counts[REVOKED_SOURCES]; /* atomic */
 	struct shard shards[SHARDS];
 };
 
@@ -51,12 +52,25 @@ static void entry_drop(struct revoked *t, struct shard *shard, struct entry *e)
 {
 	hmap_remove(&shard->entries, &e->node);
 	__atomic_sub_fetch(&t->count, 1, __ATOMIC_RELAXED);
+	__atomic_sub_fetch(&t->counts[e->r.source], 1, __ATOMIC_RELAXED);
 	free(e);
 }
 
-/* Calls `is_unwanted` for all and drops those. */
-static void sweep(struct revoked *t, bool (*is_unwanted)(const struct revocation *r, int64_t arg),
-		  int64_t arg)
+struct sweep {
+	bool by_time, by_round;
+	int64_t now_s;
+	enum revoked_source source;
+	uint64_t round;
+};
+
+static bool is_unwanted(const struct revocation *r, const struct sweep *s)
+{
+	if (s->by_time)
+		return r->until_s <= s->now_s;
+	return !s->by_round || (r->source == s->source && r->round != s->round);
+}
+
+static void sweep(struct revoked *t, const struct sweep *s)
 {
 	for (size_t i = 0; i < SHARDS; i++) {
 		struct shard *shard = &t->shards[i];
@@ -65,45 +79,28 @@ static void sweep(struct revoked *t, bool (*is_unwanted)(const struct revocation
 		hmap_for_each (node, &shard->entries) {
 			struct entry *e = container_of(node, struct entry, node);
 
-			if (is_unwanted(&e->r, arg))
+			if (is_unwanted(&e->r, s))
 				entry_drop(t, shard, e);
 		}
 		pthread_mutex_unlock(&shard->lock);
 	}
 }
 
-static bool is_of_source(const struct revocation *r, int64_t source)
+void revoked_keep(struct revoked *t, enum revoked_source source, uint64_t round)
 {
-	return (int64_t)r->source == source;
-}
-
-static bool is_over(const struct revocation *r, int64_t now_s)
-{
-	return r->until_s <= now_s;
-}
-
-static bool is_any(const struct revocation *r, int64_t arg)
-{
-	(void)r;
-	(void)arg;
-	return true;
-}
-
-void revoked_clear(struct revoked *t, enum revoked_source source)
-{
-	sweep(t, is_of_source, (int64_t)source);
+	sweep(t, &(struct sweep) { .by_round = true, .source = source, .round = round });
 }
 
 void revoked_expire(struct revoked *t, int64_t now_s)
 {
-	sweep(t, is_over, now_s);
+	sweep(t, &(struct sweep) { .by_time = true, .now_s = now_s });
 }
 
 void revoked_free(struct revoked **t)
 {
 	if (!*t)
 		return;
-	sweep(*t, is_any, 0);
+	sweep(*t, &(struct sweep) { 0 });
 	for (size_t i = 0; i < SHARDS; i++) {
 		hmap_fini(&(*t)->shards[i].entries);
 		pthread_mutex_destroy(&(*t)->shards[i].lock);
@@ -141,6 +138,12 @@ static struct entry *entry_new(const struct revocation *r)
 	return e;
 }
 
+/* A file's next version is there beside the former one for a moment. */
+static size_t most_of(enum revoked_source source)
+{
+	return source == REVOKED_BY_FILE ? 2UL * REVOKED_MAX : REVOKED_MAX;
+}
+
 int revoked_add(struct revoked *t, const struct revocation *r)
 {
 	uint64_t hash = hash_of(r->kind, r->value);
@@ -153,12 +156,13 @@ int revoked_add(struct revoked *t, const struct revocation *r)
 		return -ENOMEM;
 	pthread_mutex_lock(&shard->lock);
 	old = find(shard, hash, r);
-	if (!old && __atomic_load_n(&t->count, __ATOMIC_RELAXED) >= REVOKED_MAX)
+	if (!old && revoked_count(t, r->source) >= most_of(r->source))
 		rc = -ENOSPC;
 	else
 		rc = hmap_insert(&shard->entries, &fresh->node, hash);
 	if (rc == 0) {
 		__atomic_add_fetch(&t->count, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&t->counts[r->source], 1, __ATOMIC_RELAXED);
 		if (old)
 			entry_drop(t, shard, old);
 	}
@@ -217,9 +221,9 @@ bool revoked_has(struct revoked *t, const struct identity *id, struct str auth, 
 	       has(t, REVOKED_API_KEY, id->key_id, id, auth, now_s);
 }
 
-size_t revoked_count(const struct revoked *t)
+size_t revoked_count(const struct revoked *t, enum revoked_source source)
 {
-	return __atomic_load_n(&t->count, __ATOMIC_RELAXED);
+	return __atomic_load_n(&t->counts[source], __ATOMIC_RELAXED);
 }
 
 void revoked_each(struct revoked *t, void (*visit)(const struct revocation *r, void *arg),

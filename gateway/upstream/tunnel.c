@@ -5,12 +5,16 @@
 #include <sys/socket.h>
 
 #include "gateway/conf.h"
+#include "gateway/gateway.h"
+#include "gateway/snapshot.h"
 #include "gateway/upstream/ws_track.h"
+#include "lib/clock.h"
 #include "lib/hash.h"
 #include "lib/http1.h"
 
-#define OUT_HIGH (64UL * 1024) /* unsent bytes of the client beyond this: it waits */
-#define READ_MAX 16384UL
+#define OUT_HIGH        (64UL * 1024) /* unsent bytes of the client beyond this: it waits */
+#define READ_MAX        16384UL
+#define REVOKED_LOOK_MS 5000
 
 struct tunnel {
 	struct list node; /* in the worker's tunnels */
@@ -78,14 +82,33 @@ static void tunnel_moved(struct tunnel *t)
 			   t->r->service->websocket_idle_timeout_ms;
 }
 
+/* Who opened it may have been shut out since. */
+static bool is_revoked(const struct request *r)
+{
+	return r->identity &&
+	       revoked_has(r->worker->gateway->revoked, r->identity, r->auth->conf->name,
+			   (int64_t)(clock_wall_ms() / MSEC_PER_SEC));
+}
+
+static uint64_t until_look(const struct tunnel *t, uint64_t now)
+{
+	uint64_t left = t->idle_until_ms - now;
+
+	return t->r->identity ? MIN(left, (uint64_t)REVOKED_LOOK_MS) : left;
+}
+
 static void on_timer(struct loop_timer *timer)
 {
 	struct tunnel *t = container_of(timer, struct tunnel, timer);
 	struct request *r = t->r;
 	uint64_t now = loop_now_ms(r->worker->loop);
 
+	if (is_revoked(r)) {
+		tunnel_break(t, REASON_REVOKED);
+		return;
+	}
 	if (now < t->idle_until_ms) {
-		loop_timer_start(r->worker->loop, &t->timer, t->idle_until_ms - now);
+		loop_timer_start(r->worker->loop, &t->timer, until_look(t, now));
 		return;
 	}
 	r->reason = REASON_TUNNEL_IDLE;
