@@ -223,24 +223,29 @@ static struct attempt try_all(struct request *r)
 
 /* --- answers ------------------------------------------------------------------------------- */
 
-/* One field for each challenge (RFC 9110 11.6.1); the one that has an error says which. */
+/* All challenges as one list (RFC 9110 11.6.1); the one that was tried says what was wrong. */
 static void add_challenges(struct request *r, const struct attempt *a, const char *error)
 {
+	char *list = NULL;
+
 	for (size_t i = 0; i < r->route->auth_count; i++) {
-		struct str challenge = r->route->auths[i]->challenge;
-		char *text = NULL;
-		bool is_there = false;
+		const struct snapshot_auth *auth = r->route->auths[i];
+		bool has_error = error && auth == a->auth, is_there = !auth->challenge.p;
 
 		for (size_t j = 0; j < i; j++)
-			is_there |= str_eq(r->route->auths[j]->challenge, challenge);
-		if (!challenge.p || (is_there && r->route->auths[i] != a->auth))
+			is_there |= str_eq(r->route->auths[j]->challenge, auth->challenge);
+		if (is_there && !has_error)
 			continue;
-		if (error && r->route->auths[i] == a->auth)
-			text = arena_printf(&r->arena,
-					    "%.*s, error=\"%s\", error_description=\"%s\"",
-					    STR_ARG(challenge), error, a->detail);
-		request_add_extra(r, STR("WWW-Authenticate"), text ? str_from(text) : challenge);
+		list = arena_printf(&r->arena, "%s%s%.*s%s%s%s%s%s", list ? list : "",
+				    list ? ", " : "", STR_ARG(auth->challenge),
+				    has_error ? ", error=\"" : "", has_error ? error : "",
+				    has_error ? "\", error_description=\"" : "",
+				    has_error ? a->detail : "", has_error ? "\"" : "");
+		if (!list)
+			return;
 	}
+	if (list)
+		request_add_extra(r, STR("WWW-Authenticate"), str_from(list));
 }
 
 static enum stage_result refuse(struct request *r, const struct attempt *a, unsigned status,

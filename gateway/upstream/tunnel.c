@@ -379,7 +379,7 @@ void tunnel_start(struct request *r, struct upconn *u, struct service *service,
 	u->on_event = on_upconn;
 	u->arg = t;
 	tunnel_moved(t);
-	loop_timer_start(r->worker->loop, &t->timer, r->service->websocket_idle_timeout_ms);
+	loop_timer_start(r->worker->loop, &t->timer, until_look(t, loop_now_ms(r->worker->loop)));
 	r->down->read_body(r);
 	tunnel_receive(t);
 	if (!t->is_over && r->worker->says_goodbye)

@@ -31,6 +31,7 @@ class Key:
         now = int(time.time())
         payload = {"iss": issuer, "aud": "app", "sub": "u1", "iat": now, "exp": now + 600}
         payload.update(claims)
+        payload = {name: value for name, value in payload.items() if value is not None}
         return jwt.encode(payload, self.key, "ES256", {"kid": kid or self.kid})
 
 
