@@ -3,6 +3,7 @@
 
 #include <errno.h>
 
+#include "gateway/analytics/report.h"
 #include "gateway/handover.h"
 #include "gateway/metrics.h"
 #include "gateway/revocations.h"
@@ -93,6 +94,20 @@ static void get_status(struct http_request *req, void *arg)
 	respond_status(a->gateway, NULL, req);
 }
 
+static void get_analytics(struct http_request *req, void *arg)
+{
+	const struct admin *a = arg;
+
+	report_analytics(a->gateway, req);
+}
+
+static void get_versions(struct http_request *req, void *arg)
+{
+	const struct admin *a = arg;
+
+	report_versions(a->gateway, req);
+}
+
 static void post_reload(struct http_request *req, void *arg)
 {
 	struct admin *a = arg;
@@ -158,6 +173,9 @@ static const struct http_route routes[] = {
 	{ METHOD_GET, "/revocations", get_revocations, true },
 	{ METHOD_POST, "/revoke", post_revoke, true },
 	{ METHOD_POST, "/unrevoke", post_unrevoke, true },
+	/* Also for who adds several gateways up. */
+	{ METHOD_GET, "/analytics", get_analytics, false },
+	{ METHOD_GET, "/versions", get_versions, false },
 	{ METHOD_POST, "/reload", post_reload, true },
 	{ METHOD_POST, "/drain", post_drain, true },
 	{ METHOD_POST, "/upgrade", post_upgrade, true },

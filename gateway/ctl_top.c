@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gateway/ctl_quantile.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/table.h"
@@ -54,34 +55,6 @@ static double rate(const struct span *s, const json_t *before, const json_t *now
  * ---------------------------------------------------------------------------------------------------------------
  */
 
-/*
- * The bound in ms that the share of the requests between the two kept; -1 when there was none.
- * Within a bucket they are taken to be spread evenly.
- */
-static double quantile(const json_t *before, const json_t *now, const json_t *bounds_us,
-		       double share)
-{
-	size_t count = json_array_size(now);
-	double total = 0, sum = 0, from_us = 0;
-
-	for (size_t i = 0; i < count; i++)
-		total += json_number_value(json_array_get(now, i)) -
-			 json_number_value(json_array_get(before, i));
-	if (total <= 0)
-		return -1;
-	for (size_t i = 0; i < json_array_size(bounds_us); i++) {
-		double here = json_number_value(json_array_get(now, i)) -
-			      json_number_value(json_array_get(before, i));
-		double to_us = json_number_value(json_array_get(bounds_us, i));
-
-		if (here > 0 && sum + here >= share * total)
-			return (from_us + (to_us - from_us) * (share * total - sum) / here) / 1000;
-		sum += here;
-		from_us = to_us;
-	}
-	return from_us / 1000;
-}
-
 static const char *const classes[] = { "none", "1xx", "2xx", "3xx", "4xx", "5xx" };
 
 /* What happened on one route, or NULL for one without requests since the gateway began. */
@@ -105,7 +78,7 @@ static json_t *describe_route(const struct span *s, const json_t *now)
 	json_object_set_new(out, "requests_s", json_real(sum));
 	json_object_set_new(out, "status_s", rates);
 	for (int i = 0; i < 2; i++) {
-		double ms = quantile(latency[0], latency[1], bounds, i ? 0.99 : 0.5);
+		double ms = ctl_quantile(latency[0], latency[1], bounds, i ? 0.99 : 0.5);
 
 		json_object_set_new(out, i ? "p99_ms" : "p50_ms",
 				    ms < 0 ? json_null() : json_real(ms));

@@ -10,6 +10,7 @@
 #include "gateway/ctl_api_key.h"
 #include "gateway/ctl_check.h"
 #include "gateway/ctl_find.h"
+#include "gateway/ctl_report.h"
 #include "gateway/ctl_revoke.h"
 #include "gateway/ctl_token.h"
 #include "gateway/ctl_top.h"
@@ -19,8 +20,14 @@
 #define DRAIN_WAIT_S    120
 #define UPGRADE_WAIT_MS 60000 /* it ends by itself long before */
 
+#define GATEWAYS_MAX 64 /* whose reports are added up */
+
 struct ctl {
-	struct str url; /* "unix:/path", or "http://…" for what only reads */
+	struct str url;                /* "unix:/path", or "http://…" for what only reads */
+	struct str urls[GATEWAYS_MAX]; /* all that were named */
+	size_t url_count;
+	const char *window; /* of analytics */
+	size_t top;
 	bool is_json;
 	struct ctl_revoke revoke;
 	double interval_s; /* of top, and how often; 0: without end */
@@ -37,6 +44,12 @@ static void print_help(void)
 	     "  top            requests a second and latencies by route and instance, live; plain "
 	     "lines when not on a\n"
 	     "                 terminal\n"
+	     "  analytics      requests, errors, latencies by endpoint and version, who asks most "
+	     "and who is limited;\n"
+	     "                 of the last minute or hour; several --socket or --url are added "
+	     "up\n"
+	     "  versions       who still calls which version of an API, how often and since "
+	     "when\n"
 	     "  reload         read the configuration again; prints every mistake if it is "
 	     "refused\n"
 	     "  upgrade        start the program that is installed now; it takes over without a "
@@ -66,6 +79,8 @@ static void print_help(void)
 	     "  --json         one JSON document instead of tables\n"
 	     "  --interval S   of top: seconds between two looks (default 1)\n"
 	     "  --count N      of top: end after N looks\n"
+	     "  --window W     of analytics: minute (default) or hour\n"
+	     "  --top N        of analytics and versions: rows of each table (default 20)\n"
 	     "  TIME           now, Unix seconds, +SECONDS from now, or 2027-01-01T00:00:00Z\n"
 	     "  --version, --help\n\n"
 	     "exit status: 0 done, 1 failed, 2 usage\n\n"
@@ -349,6 +364,56 @@ static int cmd_top(struct ctl *ctl)
 	return ctl_top(&options);
 }
 
+/* One gateway's document, the caller's; NULL after saying why not. */
+static json_t *fetch_document(struct ctl *ctl, const char *path)
+{
+	struct http_answer answer;
+	json_t *json = NULL;
+
+	if (ask(ctl, METHOD_GET, path, &answer))
+		return NULL;
+	if (answer.status != 200)
+		print_problem(ctl, &answer);
+	else
+		json = json_loadb(buf_str(&answer.body).p, buf_len(&answer.body), 0, NULL);
+	if (answer.status == 200 && !json_object_get(json, "instance")) {
+		fail("that was no answer of gatewayd's");
+		json_decref(json);
+		json = NULL;
+	}
+	http_answer_fini(&answer);
+	return json;
+}
+
+/* From all gateways that were named. */
+static int cmd_report(struct ctl *ctl, const char *name, int (*print)(const struct ctl_report *))
+{
+	json_t *documents[GATEWAYS_MAX];
+	struct ctl_report report = { .documents = documents,
+				     .top = ctl->top,
+				     .is_json = ctl->is_json };
+	char path[64];
+	int status = 0;
+
+	if (ctl->url_count == 0)
+		ctl->urls[ctl->url_count++] = ctl->url;
+	/* The most of all need not be the most of each. */
+	snprintf(path, sizeof(path), "/%s?top=%zu%s%s", name,
+		 ctl->url_count > 1 ? (size_t)CTL_REPORT_ROWS_MAX : ctl->top,
+		 ctl->window ? "&window=" : "", ctl->window ? ctl->window : "");
+	for (size_t i = 0; status == 0 && i < ctl->url_count; i++) {
+		ctl->url = ctl->urls[i];
+		documents[i] = fetch_document(ctl, path);
+		status = documents[i] ? 0 : 1;
+		report.count += documents[i] != NULL;
+	}
+	if (status == 0)
+		status = print(&report);
+	for (size_t i = 0; i < report.count; i++)
+		json_decref(documents[i]);
+	return status;
+}
+
 static int cmd_metrics(const struct ctl *ctl)
 {
 	struct http_answer answer;
@@ -492,6 +557,12 @@ static int run(struct ctl *ctl, int argc, char **argv, bool waits)
 		return cmd_status(ctl);
 	if (strcmp(command, "top") == 0)
 		return cmd_top(ctl);
+	if (strcmp(command, "analytics") == 0)
+		return cmd_report(ctl, "analytics", ctl_analytics);
+	if (strcmp(command, "versions") == 0 && ctl->window)
+		return usage("--window is for analytics");
+	if (strcmp(command, "versions") == 0)
+		return cmd_report(ctl, "versions", ctl_versions);
 	if (strcmp(command, "metrics") == 0)
 		return cmd_metrics(ctl);
 	if (strcmp(command, "reload") == 0)
@@ -528,6 +599,21 @@ static int run_somewhere(struct ctl *ctl, int argc, char **argv, bool waits, con
 	return status;
 }
 
+static bool add_url(struct ctl *ctl, const char *prefix, const char *rest)
+{
+	static char texts[GATEWAYS_MAX][512];
+	int n;
+
+	if (ctl->url_count == GATEWAYS_MAX)
+		return false;
+	n = snprintf(texts[ctl->url_count], sizeof(texts[0]), "%s%s", prefix, rest);
+	if (n < 0 || (size_t)n >= sizeof(texts[0]))
+		return false;
+	ctl->urls[ctl->url_count] = str_from(texts[ctl->url_count]);
+	ctl->url_count++;
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	enum {
@@ -544,6 +630,8 @@ int main(int argc, char **argv)
 		OPT_ISSUED_BEFORE,
 		OPT_UNTIL,
 		OPT_BAN,
+		OPT_WINDOW,
+		OPT_TOP,
 	};
 	static const struct option options[] = {
 		{ "socket", required_argument, NULL, OPT_SOCKET },
@@ -559,12 +647,14 @@ int main(int argc, char **argv)
 		{ "issued-before", required_argument, NULL, OPT_ISSUED_BEFORE },
 		{ "until", required_argument, NULL, OPT_UNTIL },
 		{ "ban", no_argument, NULL, OPT_BAN },
+		{ "window", required_argument, NULL, OPT_WINDOW },
+		{ "top", required_argument, NULL, OPT_TOP },
 		{ "version", no_argument, NULL, 'V' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
 	const char *path = getenv("GATEHOUSE_GATEWAY");
-	struct ctl ctl = { .interval_s = 1 };
+	struct ctl ctl = { .interval_s = 1, .top = 20 };
 	bool waits = false;
 	uint64_t number;
 	char *end;
@@ -579,9 +669,13 @@ int main(int argc, char **argv)
 		switch (opt) {
 		case OPT_SOCKET:
 			path = optarg;
+			if (!add_url(&ctl, "unix:", optarg))
+				return usage("too many or too long --socket");
 			break;
 		case OPT_URL:
 			ctl.url = str_from(optarg);
+			if (!add_url(&ctl, "", optarg))
+				return usage("too many or too long --url");
 			break;
 		case OPT_JSON:
 			ctl.is_json = true;
@@ -620,6 +714,17 @@ int main(int argc, char **argv)
 			break;
 		case OPT_BAN:
 			ctl.revoke.is_ban = true;
+			break;
+		case OPT_WINDOW:
+			ctl.window = optarg;
+			if (strcmp(optarg, "minute") != 0 && strcmp(optarg, "hour") != 0)
+				return usage("--window is minute or hour");
+			break;
+		case OPT_TOP:
+			if (!str_u64(str_from(optarg), &number) || number == 0 ||
+			    number > CTL_REPORT_ROWS_MAX)
+				return usage("--top is a number from 1 to 1000");
+			ctl.top = number;
 			break;
 		case 'V':
 			printf("gatewayctl (gatehouse) %s\n", GATEHOUSE_VERSION);

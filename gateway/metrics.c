@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/metrics.h"
 
+#include "gateway/analytics/report.h"
 #include "gateway/keyring.h"
 #include "gateway/limit_store.h"
 #include "gateway/pools.h"
@@ -463,6 +464,7 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 	write_routes(g, out);
 	write_splits(g, out);
 	write_outcomes(g, out);
+	report_versions_metrics(g, out);
 	write_connections(g, out);
 	write_overload(g, out);
 	write_tls(g, out);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/request.h"
 
+#include "gateway/analytics/analytics.h"
+#include "gateway/analytics/versions.h"
 #include "gateway/grpc.h"
 #include "gateway/record.h"
 #include "gateway/snapshot.h"
@@ -110,6 +112,9 @@ void request_free(struct request *r)
 		request_count(r);
 		if (w->records)
 			record_request(w->records, r);
+		analytics_note(w->analytics, r, request_elapsed_us(r));
+		if (r->route && r->route->conf->version)
+			versions_note(w->versions, r);
 	}
 	identity_put(&r->identity);
 	worker_conf_put(r->conf);

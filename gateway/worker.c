@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "gateway/analytics/analytics.h"
+#include "gateway/analytics/versions.h"
 #include "gateway/conn.h"
 #include "gateway/gateway.h"
 #include "gateway/listeners.h"
@@ -512,7 +514,10 @@ int worker_new(struct worker **out, struct gateway *g, unsigned index,
 	w->drain_order.run = run_drain_order;
 	w->accept_order.run = run_accept_order;
 	w->overload.io.fd = -1;
-	if (!w->loop || !w->listeners || !w->chunks || overload_init(&w->overload, w->loop) < 0) {
+	w->analytics = w->loop ? analytics_new(w->loop) : NULL;
+	w->versions = versions_new();
+	if (!w->analytics || !w->versions || !w->listeners || !w->chunks ||
+	    overload_init(&w->overload, w->loop) < 0) {
 		worker_free(w);
 		return -ENOMEM;
 	}
@@ -591,6 +596,8 @@ void worker_free(struct worker *w)
 	hmap_fini(&w->services);
 	hmap_fini(&w->stats);
 	request_free_idle(w);
+	analytics_free(w->analytics);
+	versions_free(w->versions);
 	while (w->chunk_count)
 		free(w->chunks[--w->chunk_count]);
 	free(w->chunks);

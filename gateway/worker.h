@@ -21,6 +21,7 @@
 #include "lib/metrics.h"
 #include "lib/tls_server.h"
 
+struct analytics;
 struct gateway;
 struct jwt_verifier;
 struct snapshot;
@@ -32,6 +33,7 @@ struct tls_server;
 struct service;
 struct listeners;
 struct conn;
+struct versions;
 
 /* Size of the pooled I/O buffers: one TLS record fits. */
 #define WORKER_CHUNK (16UL * 1024 + 512)
@@ -133,6 +135,8 @@ struct worker {
 	struct overload overload;
 	uint64_t queue_delay_ns;     /* as measured last, for other threads to read */
 	struct record_ring *records; /* to the writer thread */
+	struct analytics *analytics;
+	struct versions *versions;
 
 	struct list mirrors; /* copies of requests under way */
 	unsigned mirror_count;
