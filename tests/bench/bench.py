@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """All benchmarks: one table, one JSON document. `make bench` calls it.
 
-usage: bench.py [--quick] [--only nlb|gateway] [--rounds N] [--with OBJECT[:PROGRAM]]…
+usage: bench.py [--quick] [--only nlb|gateway|registry] [--rounds N] [--with OBJECT[:PROGRAM]]…
                 [--json FILE] [--docs FILE]
 
 A run also writes docs/benchmarks.md, where a part that was not measured this time stays as it was; a
@@ -27,11 +27,12 @@ sys.dont_write_bytecode = True
 
 import gateway  # noqa: E402
 import packets  # noqa: E402
+import registry  # noqa: E402
 import tables  # noqa: E402
 from procs import exit_on_signals  # noqa: E402
 
-PARTS = ("nlb", "gateway")
-TITLES = {"nlb": "Load balancer", "gateway": "Gateway"}
+PARTS = ("nlb", "gateway", "registry")
+TITLES = {"nlb": "Load balancer", "gateway": "Gateway", "registry": "Registry"}
 
 INTRODUCTION = """\
 # Benchmarks
@@ -148,6 +149,8 @@ def measure(part, options):
         if not figures:
             print(f"skip  {part}: {reason}")
             return None
+    elif part == "registry":
+        figures = registry.measure(options)
     else:
         figures = run_gateway(options)
     words = " ".join("OBJECT" if word in options.peers else word for word in sys.argv[1:])
@@ -158,6 +161,8 @@ def measure(part, options):
 def sections(part, figures):
     if part == "nlb":
         return packets.sections(figures)
+    if part == "registry":
+        return registry.sections(figures)
     versions = [f"- {name}: {v}" for name, v in figures["versions"].items()]
     doubts = [f"- doubtful: {line}" for line in tables.warnings(figures)]
     parts = tables.sections(figures)
