@@ -14,7 +14,8 @@
 #define OUT_PAUSE    65536 /* so much unsent: no further request is taken up */
 #define ROUND_READS  16    /* then the other connections get their turn */
 #define LINGER_MS    1000
-#define READ_RATE    16 /* bytes a millisecond that a reader has to take, beside its patience */
+#define PATIENCE_MS  30000 /* with a peer that vanished: a stream's comment says so */
+#define READ_RATE    16    /* bytes a millisecond that a reader has to take, beside its patience */
 #define LINGER_BYTES (1 << 18)
 
 /* --- transport: all bytes go through these two ----------------------------------------------- */
@@ -601,8 +602,10 @@ void http_conn_start(struct http_server *s, int fd, const struct net_addr *peer,
 	c->can_write = true;
 	list_init(&c->node);
 	list_init(&c->again.node);
-	if (!is_local)
+	if (!is_local) {
 		net_set_nodelay(fd);
+		net_set_patience(fd, PATIENCE_MS);
+	}
 	/* Registered once for everything; edges tell what changed. */
 	if (loop_io_add(s->loop, &c->io, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) < 0) {
 		close(fd);

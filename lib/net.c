@@ -351,6 +351,12 @@ void net_set_nodelay(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
+void net_set_patience(int fd, unsigned ms)
+{
+	/* Refused on what is no TCP, where it is not needed. */
+	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
+}
+
 int net_socket_error(int fd)
 {
 	int error = 0;

@@ -65,5 +65,8 @@ int net_connect(const struct net_addr *a);
 /* Accepts one connection: the descriptor or -errno. */
 int net_accept(int listen_fd, struct net_addr *peer);
 void net_set_nodelay(int fd);
+/* A peer that takes nothing for so long, and does not say that it is there, is gone: the connection
+ * breaks. Without it the kernel tries for a quarter of an hour. */
+void net_set_patience(int fd, unsigned ms);
 /* The pending error of a socket: 0 or -errno. */
 int net_socket_error(int fd);

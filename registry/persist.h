@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Keeps the snapshot file up to date: copies the store in the loop's thread, writes it in another,
- * at most a second after a change. A disk that fails is tried again; the registry serves on.
+ * Keeps the snapshot file up to date: a process of its own writes it, at most a second after a
+ * change, so that neither encoding nor a slow disk keeps anybody waiting. A disk that fails is
+ * tried again; the registry serves on. No other thread may run in the program.
  */
 #pragma once
 

@@ -55,10 +55,10 @@ registry until the last request reaches the instance.
 
 
 def cpu_s(pid):
-    """Of the whole process, threads that have ended included."""
+    """Of the whole process, threads and processes of its own that have ended included."""
     with open(f"/proc/{pid}/stat", encoding="ascii") as file:
         fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+    return sum(map(int, fields[11:15])) / TICKS_PER_S
 
 
 def spread(values):

@@ -248,7 +248,8 @@ class Registry:
             json.dump(self.config, file)
 
     def start(self):
-        self.proc = self.procs.start("registryd", [self.program, "-c", self.config_path])
+        program = self.program if isinstance(self.program, list) else [self.program]
+        self.proc = self.procs.start("registryd", [*program, "-c", self.config_path])
         wait_until(lambda: self.call("GET", "/readyz").status == 200, "registryd ready", 10,
                    self.proc)
         return self

@@ -6,6 +6,7 @@ import re
 import os
 import random
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -42,6 +43,12 @@ def metric(registry, name):
         if line.startswith(name + " "):
             return float(line.split()[1])
     raise AssertionError(f"no metric {name}")
+
+
+def is_saved(registry):
+    """All that is known is in the snapshot."""
+    status = registry.call("GET", "/status").json()
+    return status["snapshot"]["saved_index"] == status["index"]
 
 
 def resident_kib(proc):
@@ -99,6 +106,146 @@ def test_full_disk_while_running(registry):
     assert "can be written again" in registry.proc.log()
     restart(registry, signal.SIGKILL)
     assert len(registry.instances("user")) == 5
+
+
+def test_disk_that_is_full(make_registry, tmp_path):
+    """A small file system of its own, really full; then there is room again."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=True)
+    try:
+        snapshot = str(folder / "snapshot")
+        registry = make_registry(store={"snapshot": snapshot})
+        registry.start()
+        for number in range(5):
+            path = f"/v1/apps/user/instances/u{number}"
+            assert registry.call("PUT", path, instance()).status == 201
+        wait_until(lambda: is_saved(registry), "written")
+        for number in range(60):
+            path = f"/v1/apps/big/instances/b{number}"
+            document = instance(metadata={"a": "x" * 1000})
+            assert registry.call("PUT", path, document).status == 201, "it serves on"
+        wait_until(lambda: metric(registry, "gatehouse_registry_snapshot_failing") == 1, "noticed")
+        assert "No space left" in registry.call("GET", "/status").json()["snapshot"]["problem"]
+        restart(registry, signal.SIGKILL)
+        assert len(registry.instances("user")) == 5, "the last good one is whole"
+        for number in range(60):
+            registry.call("PUT", f"/v1/apps/big/instances/b{number}",
+                          instance(metadata={"a": "x" * 1000}))
+        subprocess.run(["mount", "-o", "remount,size=4m", str(folder)], check=True)
+        wait_until(lambda: is_saved(registry), "room", 20)
+        restart(registry, signal.SIGKILL)
+        assert len(registry.instances("big")) == 60 and len(registry.instances("user")) == 5
+        assert registry.proc.stop() == 0
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_clock_that_jumps(make_registry, tmp_path):
+    """Leases do not know the time of day, and indexes go on when it runs backwards."""
+    preload = os.path.join(os.environ.get("GATEHOUSE_BUILD", "build"), "tests", "wrong_clock.so")
+    registry = make_registry()
+    jumped = tmp_path / "jumped"
+    registry.program = ["env", f"LD_PRELOAD={os.path.abspath(preload)}", f"WRONG_CLOCK_IF={jumped}",
+                        "ASAN_OPTIONS=verify_asan_link_order=0", registry.program]
+    registry.start()
+    first = registry.call("PUT", PATH, instance(lease_s=3600)).json()["index"]
+    assert first > 1 << 40, "as new as the clock"
+    jumped.write_text("")
+    second = registry.call("PUT", PATH, instance(lease_s=3600, port=2)).json()["index"]
+    assert second > first
+    registry.call("PUT", "/v1/apps/user/instances/short", instance(lease_s=1))
+    wait_until(lambda: [i["id"] for i in registry.instances("user")] == ["u1"], "expiry", 10)
+    restart(registry)
+    assert [i["id"] for i in registry.instances("user")] == ["u1"]
+    third = registry.call("PUT", PATH, instance(lease_s=3600, port=3)).json()["index"]
+    assert third > second, "although the clock is in 1970"
+    jumped.unlink()
+    assert registry.call("PUT", PATH, instance(lease_s=3600, port=4)).json()["index"] > third
+    assert [i["id"] for i in registry.instances("user")] == ["u1"]
+
+
+class Crowd:
+    """Very many watchers, all of one process."""
+
+    def __init__(self, port, count):
+        self.port, self.count = port, count
+        self.socks, self.text = {}, {}
+        self.poll = select.epoll()
+
+    def connect(self):
+        self.close()
+        for _ in range(self.count):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", self.port))
+            self.socks[sock.fileno()] = sock
+            self.text[sock.fileno()] = None
+            self.poll.register(sock.fileno(), select.EPOLLOUT)
+
+    def until(self, marker, timeout_s):
+        """All have read the marker since they last had one."""
+        waiting = set(self.socks)
+        deadline = time.monotonic() + timeout_s
+        while waiting:
+            assert time.monotonic() < deadline, f"{len(waiting)} never saw {marker}"
+            for fd, events in self.poll.poll(1):
+                if self.text[fd] is None:
+                    if events & select.EPOLLERR:
+                        raise ConnectionError(f"refused: {fd}")
+                    self.socks[fd].sendall(b"GET /v1/watch?apps=user HTTP/1.1\r\nHost: r\r\n\r\n")
+                    self.text[fd] = b""
+                    self.poll.modify(fd, select.EPOLLIN)
+                    continue
+                data = self.socks[fd].recv(65536)
+                assert data, "a watch ended"
+                self.text[fd] += data
+                if marker in self.text[fd]:
+                    self.text[fd] = b""
+                    waiting.discard(fd)
+
+    def close(self):
+        for fd, sock in self.socks.items():
+            self.poll.unregister(fd)
+            sock.close()
+        self.socks.clear()
+
+
+@pytest.mark.limit(180)
+def test_ten_thousand_reconnect_at_once(make_registry):
+    """As after a crash: everybody comes back in one moment and wants the whole list."""
+    count = 500 if is_sanitized() else 10000
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 200:
+        pytest.skip(f"needs {count + 200} open files, {hard} are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    crowd = None
+    try:
+        registry = make_registry(max_connections=count + 100, limits={"watches": count + 100})
+        registry.start()
+        for number in range(100):
+            registry.call("PUT", f"/v1/apps/user/instances/u{number}", instance())
+        wait_until(lambda: is_saved(registry), "written")
+        restart(registry, signal.SIGKILL)
+        before = resident_kib(registry.proc)
+        crowd = Crowd(registry.port, count)
+        crowd.connect()
+        crowd.until(b'"u99"', 90)
+        assert len(registry.instances("user")) == 100
+        assert metric(registry, "gatehouse_registry_watches") == count
+        registry.status("user", "u0", "DOWN")
+        crowd.until(b"event: status", 60)
+        grown = resident_kib(registry.proc) - before
+        assert grown < 20 * count, f"{grown} KiB for {count} watchers"
+        assert metric(registry, "gatehouse_registry_http_slow_readers_total") == 0
+        crowd.close()
+        wait_until(lambda: metric(registry, "gatehouse_registry_watches") == 0, "all gone", 30)
+    finally:
+        if crowd:
+            crowd.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_snapshot_folder_that_cannot_be_written(registry, tmp_path):

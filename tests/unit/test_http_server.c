@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,6 +23,7 @@ struct world {
 	struct http_shared *shared; /* for /shared, made by its first request */
 	int gone, stopped;
 	int fd;
+	int detached;
 	char got[1 << 20];
 	size_t got_len;
 	bool is_closed;
@@ -120,11 +123,17 @@ static void handle_local(struct http_request *req, void *arg)
 	http_respond(req, 204, NULL, str_of("", 0));
 }
 
+static void handle_detach(struct http_request *req, void *arg)
+{
+	((struct world *)arg)->detached = http_detach(req);
+}
+
 static const struct http_route routes[] = {
 	{ METHOD_POST, "/echo", handle_echo, false },
 	{ METHOD_GET, "/echo", handle_echo, false },
 	{ METHOD_PUT, "/apps/{app}/items/{id}", handle_item, false },
 	{ METHOD_GET, "/wait", handle_wait, false },
+	{ METHOD_GET, "/detach", handle_detach, false },
 	{ METHOD_GET, "/stream", handle_stream, false },
 	{ METHOD_GET, "/shared", handle_shared, false },
 	{ METHOD_GET, "/shared-stream", handle_shared_stream, false },
@@ -813,6 +822,24 @@ static void http10_is_closed_unless_asked(void **state)
 	world_free(w);
 }
 
+/* The kernel's own patience is a quarter of an hour. */
+static void gives_up_on_a_peer_that_vanished(void **state)
+{
+	struct world *w = world_new((struct http_server_config) { 0 });
+	unsigned ms = 0;
+	socklen_t len = sizeof(ms);
+
+	(void)state;
+	say(w, "GET /detach HTTP/1.1\r\nHost: x\r\n\r\n");
+	for (int i = 0; i < 300 && w->detached == 0; i++)
+		step(w, 10);
+	assert_true(w->detached > 0);
+	assert_int_equal(getsockopt(w->detached, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, &len), 0);
+	assert_int_equal(ms, 30000);
+	close(w->detached);
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -840,6 +867,7 @@ int main(void)
 		cmocka_unit_test(unix_socket_is_local_and_private),
 		cmocka_unit_test(file_that_is_no_socket_is_left_alone),
 		cmocka_unit_test(http10_is_closed_unless_asked),
+		cmocka_unit_test(gives_up_on_a_peer_that_vanished),
 	};
 
 	return cmocka_run_group_tests_name("http_server", tests, NULL, NULL);
