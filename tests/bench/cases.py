@@ -121,6 +121,22 @@ class StagesCase(Case):
         return entries
 
 
+class FirstSeenCase(Case):
+    """Tokens that gatewayd never remembers, beside the same ones remembered."""
+
+    section = "first"
+
+    def __init__(self, name, title, algorithm, speed_name):
+        super().__init__(name, title, 6, algorithm, tokens=20000)
+        self.speed_name = speed_name  # of the bare check in `openssl speed`
+
+    def entries(self, wanted):
+        if Gatewayd not in wanted:
+            return []
+        # The fewest that can be remembered are forgotten before they come round again.
+        return [("remembered", Gatewayd, {}), ("first seen", Gatewayd, {"token_cache": 64})]
+
+
 class IdleCase(Case):
     """Silent connections: memory, not time."""
 
@@ -152,6 +168,8 @@ CASES = (
     PacedCase("latency", "latency at half load, no token", 1.0),
     IdleCase("idle", "silent TLS connections", 0.95),
     *(RoutesCase(f"routes-{n}", f"{n:,} route{'s' * (n > 1)}", n) for n in MANY_ROUTES),
+    FirstSeenCase("rs256-first", "RS256", "RS256", "rsa2048"),
+    FirstSeenCase("es256-first", "ES256", "ES256", "ecdsap256"),
     StagesCase("stages", "stages of gatewayd, RS256", None, "RS256"),
 )
 assert {kind.name for kind in TARGETS} >= {"gatewayd", "floor"}

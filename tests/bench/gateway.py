@@ -155,6 +155,9 @@ class Bench:
             for target in targets[at:] + targets[:at]:
                 figures = self.measure(case, target, self.options.seconds, users_file)
                 results[target.label].append(figures)
+        signature_us = None
+        if case.section == "first":
+            signature_us = load.signature_us(self.prefix, case.speed_name)
         return {
             "section": case.section,
             "title": case.title,
@@ -164,6 +167,7 @@ class Bench:
             "goal": case.goal,
             "floor_goal": case.floor_goal,
             "rate": getattr(case, "rate", None),
+            "signature_us": signature_us,
             "targets": {name: summary(rounds) for name, rounds in results.items()},
             "ratios": ratios(results, "cpu_us"),
             "p50_ratios": ratios(results, "p50_us"),
@@ -173,6 +177,7 @@ class Bench:
     def measure(self, case, target, seconds, users_file):
         pid = target.proc.pid
         target.mark_log()
+        user = load.user_ns(pid)
         cpu, busy, wall = load.cpu_ns(pid), load.core_busy_ns(self.core), time.monotonic_ns()
         try:
             done = case.run_load(self.generator, target, seconds, users_file)
@@ -185,6 +190,7 @@ class Bench:
         cpu = load.cpu_ns(pid) - cpu
         return {
             "cpu_us": cpu / 1000 / done["requests"],
+            "user_us": (load.user_ns(pid) - user) / 1000 / done["requests"],
             "rps": done["requests"] * 1e6 / done["duration_us"],
             "p50_us": done["p50_us"],
             "p99_us": done["p99_us"],
@@ -210,7 +216,7 @@ def spread(values):
 
 
 def summary(rounds):
-    columns = ("cpu_us", "rps", "p50_us", "p99_us", "worker_busy", "others_on_core", "rss_kib")
+    columns = [column for column in rounds[0] if column != "requests"]
     return {
         **{column: spread([figures[column] for figures in rounds]) for column in columns},
         "requests": sum(figures["requests"] for figures in rounds),

@@ -57,6 +57,7 @@ class Work:
         is_h2=False,
         routes=0,
         without=(),
+        token_cache=65536,
     ):
         self.certificate = certificate
         self.key = key
@@ -67,6 +68,7 @@ class Work:
         self.key_limit = key_limit
         self.is_h2 = is_h2
         self.prefixes = [route_prefix(i) for i in range(routes)]  # beside those of the pools
+        self.token_cache = token_cache  # tokens that gatewayd remembers
         self.without = without  # of STAGES; only gatewayd can leave them out
 
 
@@ -254,6 +256,7 @@ class Gatewayd(Target):
                 }
             ],
             "auth": auth,
+            "token_cache_tokens": work.token_cache,
             "rate_limits": {
                 "per-ip": rule("ip", work.ip_limit),
                 "second": rule("user" if work.signer else "header:X-Device-Id", work.key_limit),
