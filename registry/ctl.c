@@ -68,7 +68,7 @@ static const char help[] =
 	"  registryctl register --keep user-service-v2 dev-1 10.1.0.7:8080\n"
 	"A container's entry point:\n"
 	"  registryctl register --url http://10.0.0.9:8761 feed $HOSTNAME 10.1.0.8:8080 \\\n"
-	"      -- /usr/bin/feed --port 8080\n"
+	"      -- /usr/bin/feed -p 8080\n"
 	"Take an instance out of rotation for a deployment, and back in:\n"
 	"  registryctl status user-service-v2 user-17 OUT_OF_SERVICE\n"
 	"  registryctl status user-service-v2 user-17 clear\n";

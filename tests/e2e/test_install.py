@@ -343,11 +343,16 @@ def json_blocks(name):
 def host_files(tmp_path_factory):
     """What the examples name below /etc/gatehouse."""
     folder = tmp_path_factory.mktemp("etc")
+    (folder / "tls").mkdir()
     authority = identity.Authority(str(folder / "ca"))
     authority.issue("rider", ["api.rider.example.com"], directory=str(folder))
     signer = identity.Signer(str(folder / "jwks"), "rider", "ES256", "i", "a")
     os.rename(signer.jwks, folder / "rider.jwks.json")
     (folder / "hash-seed").write_text("0123456789abcdef\n")
+    authority.issue("registry", ["registry.example.com"], directory=str(folder / "tls"))
+    (folder / "registry").mkdir()
+    for name in ("deploy", "users"):
+        (folder / "registry" / f"{name}.token").write_text(f"{name}-token-of-a-good-length\n")
     return folder
 
 
