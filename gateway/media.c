@@ -106,7 +106,8 @@ static bool range_fits(struct str range, struct str parameters, struct str type,
 	struct str name, piece, key, value;
 	ptrdiff_t slash;
 
-	next_piece(&type, ';', &name);
+	if (!next_piece(&type, ';', &name))
+		return false;
 	slash = str_chr(name, '/');
 	if (wildcards &&
 	    (str_eq(range, STR("*/*")) ||

@@ -143,7 +143,7 @@ static struct figures measure(enum kind kind, size_t count)
 	for (size_t i = 0; i < QUESTIONS; i++)
 		make_question(&questions[i], kind, i * 7919 % count);
 	for (int run = 0; run < RUNS; run++) {
-		uint64_t begin = clock_mono_ns();
+		uint64_t begin;
 
 		router_free(&r);
 		begin = clock_mono_ns();
