@@ -31,6 +31,7 @@ CXX := g++
 endif
 ifeq ($(SAN),fuzz) # libFuzzer is clang's
 CC := $(if $(findstring clang,$(CC)),$(CC),clang)
+CXX := $(patsubst clang%,clang++%,$(CC))
 endif
 BPF_CLANG ?= clang
 is_clang := $(findstring clang,$(notdir $(CC)))
@@ -62,11 +63,12 @@ LDFLAGS += -fsanitize=address,undefined
 endif
 ifeq ($(SAN),tsan)
 OPT := -O1 -fsanitize=thread
-WARN += -Wno-null-dereference -Wno-tsan
+WARN += -Wno-null-dereference -Wno-maybe-uninitialized -Wno-tsan
 LDFLAGS += -fsanitize=thread
 endif
 ifeq ($(SAN),fuzz)
-OPT := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all
+# Checks of C++ types need libraries that a link by the C compiler leaves out.
+OPT := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize=vptr,function -fno-sanitize-recover=all
 LDFLAGS += -fsanitize=address,undefined
 endif
 ifeq ($(SAN),cov)

@@ -247,6 +247,11 @@ def seeds():
     yield "registry_snapshot", "two", snapshot((b"app", b"id-1", b"192.0.2.1", b"k\0v\0"),
                                                (b"other", b"id-2", b"2001:db8::1", b""))
     yield "registry_snapshot", "none", snapshot()
+    yield "transcode", "json", b'\0{"s":"a","n":"7","d":1.5,"b":"AQI=","more":[{}],"m":{"k":1},"e":"ONE"}'
+    yield "transcode", "wrong", b'\0{"n":1e30,"t":true,"e":"TWO","x":null}'
+    yield "transcode", "message", b"\x01\n\x01a\x10\x07\x22\x02\1\2*\x032\1b2\x05\n\x01k\x10\x01@\1"
+    yield "transcode", "rule", b"\x02/v1/{name=shelves/*}/books/{b.id}:pub\n/v1/shelves/a%2Fb/books/c%20:pub"
+    yield "transcode", "rest", b"\x02/v1/{s=**}\n/v1/a/b%2f/%00"
     yield "eureka_xml", "instance", XML
     yield "eureka_xml", "wrong", b"<!DOCTYPE a [<!ENTITY x 'y'>]><instance>&x;<a></b></instance>"
     yield "eureka_xml", "key", b"a-b_c$d\xc3\xa9\xf0\x9f\x98\x80"
