@@ -31,6 +31,7 @@ void limit_share_free(struct share *share)
 	struct limit_store *s = share->store;
 
 	loop_timer_stop(s->loop, &share->timer);
+	list_remove(&share->queue_node);
 	hmap_remove(&s->shares, &share->node);
 	atomic_store(&s->is_full, s->shares.count >= MAX_SHARES);
 	metrics_set(&s->counters.keys, s->shares.count);
@@ -256,10 +257,12 @@ static void share_ask(struct share *share, bool is_farewell)
 	if (rc < 0) {
 		atomic_fetch_add(&lease->owed, (uint32_t)MAX(settle + unused, 0L));
 		atomic_fetch_add(&lease->seen, demand);
-		if (rc == -ENOBUFS && !is_farewell)
-			share_wait(share, SHARE_TIMED, PACE_MS);
-		else
+		if (rc == -ENOBUFS && !is_farewell) {
+			share->state = SHARE_QUEUED;
+			list_add_tail(&s->queue, &share->queue_node);
+		} else {
 			share_release(share);
+		}
 		return;
 	}
 	share->state = SHARE_ASKED;
@@ -341,6 +344,7 @@ static void on_answer(const struct redis_answer *answer, void *arg)
 	metrics_set(&s->counters.round_trip_us,
 		    (metrics_get(&s->counters.round_trip_us) * 7 + took_us) / 8);
 	metrics_inc(&s->counters.answers, 1);
+	loop_defer(s->loop, &s->run_queue);
 	metrics_inc(&s->counters.granted, (uint64_t)said[LIMIT_SCRIPT_GRANTED]);
 	if (!share_is_current(share)) {
 		limit_share_free(share);
@@ -386,6 +390,7 @@ static void share_on_timer(struct loop_timer *timer)
 			share_ask(share, true);
 		break;
 	case SHARE_ASKED:
+	case SHARE_QUEUED:
 		break;
 	}
 }
@@ -417,6 +422,7 @@ static struct share *share_new(struct limit_store *s, const struct post *post)
 	};
 	snprintf(share->name, room, "%s%s:%016llx%016llx", s->prefix, post->rule,
 		 (unsigned long long)post->name[0], (unsigned long long)post->name[1]);
+	list_init(&share->queue_node);
 	if (hmap_insert(&s->shares, &share->node, post->slot.key) < 0) {
 		free(share);
 		return NULL;
@@ -440,6 +446,21 @@ void limit_share_take(struct limit_store *s, const struct post *post)
 		share->token_ns = post->token_ns; /* as of the latest reload */
 		share->burst_ns = post->burst_ns;
 		share_plan(share);
+	}
+}
+
+void limit_share_run_queue(struct limit_store *s)
+{
+	while (!list_empty(&s->queue) && (!redis_is_up(s->redis) || !redis_is_full(s->redis))) {
+		struct share *share = container_of(s->queue.next, struct share, queue_node);
+
+		list_remove(&share->queue_node);
+		if (!share_is_current(share))
+			limit_share_free(share);
+		else if (!limit_store_is_common(s))
+			share_release(share);
+		else
+			share_ask(share, false);
 	}
 }
 

@@ -35,31 +35,12 @@ void limit_store_set_gateways(struct limit_store *s, uint32_t count)
 	atomic_store(&s->gateways, MAX(count, 1U));
 }
 
-/* Room for one more, under the lock. */
-static bool posts_grow(struct limit_store *s)
-{
-	size_t room = s->post_room ? s->post_room * 2 : 64;
-	struct post *more;
-
-	if (s->post_count < s->post_room)
-		return true;
-	if (s->post_room >= MAX_POSTS)
-		return false;
-	more = reallocarray(s->posts, room, sizeof(*more));
-	if (!more)
-		return false;
-	s->posts = more;
-	s->post_room = room;
-	return true;
-}
-
 void limit_store_touch(struct limit_store *s, const struct limits_slot *slot,
 		       const struct limits_rule *rule, const struct limits_subject *subject,
 		       uint64_t now_ns)
 {
 	uint8_t idle = LEASE_IDLE;
-	struct post post;
-	bool has_room, was_empty;
+	struct post *post, *next;
 	size_t len;
 
 	if (!limit_store_is_common(s))
@@ -72,26 +53,27 @@ void limit_store_touch(struct limit_store *s, const struct limits_slot *slot,
 	if (atomic_load_explicit(&s->is_full, memory_order_relaxed) ||
 	    !atomic_compare_exchange_strong(&slot->lease->state, &idle, LEASE_BUSY))
 		return;
-	post.slot = *slot;
-	post.token_ns = rule->token_ns;
-	post.burst_ns = rule->burst_ns;
-	len = MIN(rule->name.len, (size_t)RULE_NAME_MAX);
-	memcpy(post.rule, rule->name.p, len);
-	post.rule[len] = '\0';
-	limits_shared_key(post.name, rule, subject);
-
-	pthread_mutex_lock(&s->lock);
-	was_empty = s->post_count == 0;
-	has_room = posts_grow(s);
-	if (has_room)
-		s->posts[s->post_count++] = post;
-	pthread_mutex_unlock(&s->lock);
-	if (!has_room) {
+	post = atomic_fetch_add(&s->post_count, 1) < MAX_POSTS ? malloc(sizeof(*post)) : NULL;
+	if (!post) {
+		atomic_fetch_sub(&s->post_count, 1);
 		atomic_fetch_add(&s->dropped, 1);
 		atomic_store(&slot->lease->state, LEASE_IDLE);
-	} else if (was_empty) {
-		loop_post(s->loop, &s->take_posts);
+		return;
 	}
+	len = MIN(rule->name.len, (size_t)RULE_NAME_MAX);
+	post->slot = *slot;
+	post->token_ns = rule->token_ns;
+	post->burst_ns = rule->burst_ns;
+	memcpy(post->rule, rule->name.p, len);
+	post->rule[len] = '\0';
+	limits_shared_key(post->name, rule, subject);
+	/* Without a lock: who holds one may be interrupted just then, and no worker waits. */
+	next = atomic_load(&s->posts);
+	do {
+		post->next = next;
+	} while (!atomic_compare_exchange_weak(&s->posts, &next, post));
+	if (!next)
+		loop_post(s->loop, &s->take_posts);
 }
 
 /* --- together or alone -------------------------------------------------------------------------
@@ -129,6 +111,7 @@ static void on_state(struct redis *r, bool is_up, const char *detail, void *arg)
 		return;
 	loop_timer_stop(s->loop, &s->timer);
 	store_set_common(s, is_up, detail);
+	limit_share_run_queue(s);
 }
 
 void limit_store_refused(struct limit_store *s, const char *problem)
@@ -144,21 +127,28 @@ void limit_store_refused(struct limit_store *s, const char *problem)
 static void on_take_posts(struct loop_task *task)
 {
 	struct limit_store *s = container_of(task, struct limit_store, take_posts);
-	struct post *posts;
-	size_t count, room;
+	struct post *all = atomic_exchange(&s->posts, NULL), *oldest = NULL;
 
-	pthread_mutex_lock(&s->lock);
-	posts = s->posts;
-	room = s->post_room;
-	count = s->post_count;
-	s->posts = s->taken;
-	s->post_room = s->taken_room;
-	s->post_count = 0;
-	pthread_mutex_unlock(&s->lock);
-	s->taken = posts;
-	s->taken_room = room;
-	for (size_t i = 0; i < count; i++)
-		limit_share_take(s, &posts[i]);
+	while (all) {
+		struct post *next = all->next;
+
+		all->next = oldest;
+		oldest = all;
+		all = next;
+	}
+	while (oldest) {
+		struct post *next = oldest->next;
+
+		atomic_fetch_sub(&s->post_count, 1);
+		limit_share_take(s, oldest);
+		free(oldest);
+		oldest = next;
+	}
+}
+
+static void on_run_queue(struct loop_task *task)
+{
+	limit_share_run_queue(container_of(task, struct limit_store, run_queue));
 }
 
 static void on_store_timer(struct loop_timer *timer)
@@ -205,7 +195,7 @@ struct limit_store *limit_store_new(const struct limit_store_options *options, s
 		.connect_timeout_ms = options->timeout_ms,
 		.command_timeout_ms = options->timeout_ms,
 		.backoff_max_ms = 2000,
-		.max_pending = MAX_SHARES,
+		.max_pending = MAX_CALLS,
 		.max_out = 16U << 20,
 		.max_reply = 1U << 20,
 		.on_state = on_state,
@@ -221,9 +211,10 @@ struct limit_store *limit_store_new(const struct limit_store_options *options, s
 	snprintf(s->prefix, sizeof(s->prefix), "%s", options->prefix);
 	snprintf(s->connection, sizeof(s->connection), "%s", options->name ? options->name : "");
 	limit_store_set_gateways(s, options->gateways);
-	pthread_mutex_init(&s->lock, NULL);
 	s->take_posts.run = on_take_posts;
 	s->stop.run = on_stop;
+	s->run_queue.run = on_run_queue;
+	list_init(&s->queue);
 	s->timer.on_fire = on_store_timer;
 	redis_script_init(&s->script, limit_script_text);
 	s->loop = loop_new();
@@ -267,9 +258,10 @@ void limit_store_free(struct limit_store **sp)
 		limit_share_free(container_of(node, struct share, node));
 	hmap_fini(&s->shares);
 	loop_free(s->loop);
-	pthread_mutex_destroy(&s->lock);
-	free(s->posts);
-	free(s->taken);
+	for (struct post *post = atomic_load(&s->posts), *next; post; post = next) {
+		next = post->next;
+		free(post);
+	}
 	free(s);
 }
 

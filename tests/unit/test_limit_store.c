@@ -210,7 +210,8 @@ static void what_was_too_much_is_paid_back(void **state)
 		passed += check(&w->gateways[i % GATEWAYS], &rule, "192.0.2.1").is_allowed;
 	assert_in_range(passed, 10, 10 * GATEWAYS);
 	wait_until_settled(w);
-	/* 20 too many take two seconds more than the third that a token takes. */
+	/* 20 too many take two seconds. This gateway may have heard of none of them yet: then it
+	 * learns it with the first request that its own count lets pass. */
 	do {
 		uint64_t one = check(&w->gateways[0], &rule, "192.0.2.1").is_allowed;
 
@@ -218,9 +219,9 @@ static void what_was_too_much_is_paid_back(void **state)
 		elapsed_ns = clock_mono_ns() - begun_ns;
 		assert_true(elapsed_ns < PATIENCE_MS * NSEC_PER_MSEC);
 		usleep(2000);
-	} while (passed <= 10 * GATEWAYS);
-	/* Never more than the burst and what the time has earned. */
-	assert_true((double)passed <= 10 + 10.0 * (double)elapsed_ns / 1e9 + 1);
+	} while (passed < 10 * GATEWAYS + 5);
+	/* No more than the burst and what the time has earned, but for that one. */
+	assert_true((double)passed <= 10 + 10.0 * (double)elapsed_ns / 1e9 + 2);
 	world_free(w);
 }
 
@@ -442,6 +443,33 @@ static void a_refused_script_is_a_failure(void **state)
 	world_free(w);
 }
 
+/* More new keys at once than Redis can be told of: it is not overrun, and nobody is refused. */
+static void a_flood_of_keys_is_no_failure(void **state)
+{
+	struct world *w = world_new(LIMIT_CLOSED);
+	struct limits_rule rule = rule_of("a", 3, 3600, 0);
+	struct gateway *g;
+	struct limit_store_stats stats;
+	char ip[32];
+
+	if (!w)
+		skip();
+	g = &w->gateways[0];
+	for (int i = 0; i < 100000; i++) {
+		snprintf(ip, sizeof(ip), "10.%d.%d.%d", i >> 16, (i >> 8) & 255, i & 255);
+		assert_true(check(g, &rule, ip).is_allowed);
+	}
+	limit_store_get_stats(g->store, &stats);
+	assert_true(stats.keys <= 65536);
+	wait_until_settled(w);
+	limit_store_get_stats(g->store, &stats);
+	assert_int_equal(stats.failures, 0);
+	assert_int_equal(stats.errors, 0);
+	assert_true(stats.settled > 100);
+	assert_true(limit_store_is_common(g->store));
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -453,6 +481,7 @@ int main(void)
 		cmocka_unit_test(open_lets_all_pass),
 		cmocka_unit_test(closed_refuses_all),
 		cmocka_unit_test(a_refused_script_is_a_failure),
+		cmocka_unit_test(a_flood_of_keys_is_no_failure),
 	};
 
 	log_init("test", LOG_TEXT, LOG_ERROR);
