@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All benchmarks: one table, one JSON document. `make bench` calls it.
 
-usage: bench.py [--quick] [--only nlb|gateway|registry] [--rounds N] [--with OBJECT[:PROGRAM]]…
+usage: bench.py [--quick] [--only nlb|gateway|limits|registry] [--rounds N]
+                 [--with OBJECT[:PROGRAM]]…
                 [--json FILE] [--docs FILE]
 
 A run also writes docs/benchmarks.md, where a part that was not measured this time stays as it was; a
@@ -26,13 +27,15 @@ sys.path.insert(1, HERE)
 sys.dont_write_bytecode = True
 
 import gateway  # noqa: E402
+import limits  # noqa: E402
 import packets  # noqa: E402
 import registry  # noqa: E402
 import tables  # noqa: E402
 from procs import exit_on_signals  # noqa: E402
 
-PARTS = ("nlb", "gateway", "registry")
-TITLES = {"nlb": "Load balancer", "gateway": "Gateway", "registry": "Registry"}
+PARTS = ("nlb", "gateway", "limits", "registry")
+TITLES = {"nlb": "Load balancer", "gateway": "Gateway", "limits": "Rate limits",
+          "registry": "Registry"}
 
 INTRODUCTION = """\
 # Benchmarks
@@ -151,6 +154,9 @@ def measure(part, options):
             return None
     elif part == "registry":
         figures = registry.measure(options)
+    elif part == "limits":
+        figures = limits.measure(limits.parse(
+            ["--quick"] * options.quick + (["--rounds", str(options.rounds)] if options.rounds else [])))
     else:
         figures = run_gateway(options)
     words = " ".join("OBJECT" if word in options.peers else word for word in sys.argv[1:])
@@ -163,6 +169,8 @@ def sections(part, figures):
         return packets.sections(figures)
     if part == "registry":
         return registry.sections(figures)
+    if part == "limits":
+        return limits.sections(figures)
     versions = [f"- {name}: {v}" for name, v in figures["versions"].items()]
     doubts = [f"- doubtful: {line}" for line in tables.warnings(figures)]
     parts = tables.sections(figures)
