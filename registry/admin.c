@@ -18,6 +18,8 @@ void reg_admin_ready(struct http_request *req, void *arg)
 
 	if (api->is_stopping)
 		http_problem(req, 503, "stopping");
+	else if (!api->writer->is_loaded)
+		http_problem(req, 503, "the shared store was not read yet");
 	else
 		http_respond(req, 200, "text/plain", STR("ready\n"));
 }
@@ -125,6 +127,36 @@ static void access_metrics(const struct reg_api *api, struct buf *out)
 	metrics_u64(out, name, METRICS_LABELS({ "reason", STR("not_allowed") }), s->not_allowed);
 }
 
+static void shared_metrics(const struct reg_api *api, struct buf *out)
+{
+	const struct reg_shared_stats *s;
+	const struct redis_stats *redis;
+
+	if (!api->shared)
+		return;
+	s = reg_shared_stats(api->shared);
+	redis = reg_shared_redis(api->shared);
+	number(out, "gatehouse_registry_shared_ready", "gauge",
+	       "1 while the shared store can be changed.", s->is_ready);
+	number(out, "gatehouse_registry_shared_writes_total", "counter",
+	       "Changes that Redis made for this registry's clients.", s->writes);
+	number(out, "gatehouse_registry_shared_renewals_total", "counter",
+	       "Renewals told to the other registries.", s->renewals);
+	number(out, "gatehouse_registry_shared_entries_total", "counter",
+	       "Entries of the stream of changes followed.", s->entries);
+	number(out, "gatehouse_registry_shared_loads_total", "counter",
+	       "Times the full state was read from Redis.", s->loads);
+	number(out, "gatehouse_registry_shared_restorations_total", "counter",
+	       "Times the state was put back into Redis.", s->restorations);
+	number(out, "gatehouse_registry_redis_connects_total", "counter",
+	       "Connections to Redis that came up.", metrics_get(&redis->connects));
+	number(out, "gatehouse_registry_redis_failures_total", "counter",
+	       "Connections to Redis lost, and attempts that failed.",
+	       metrics_get(&redis->failures));
+	number(out, "gatehouse_registry_redis_errors_total", "counter",
+	       "Commands that Redis refused.", metrics_get(&redis->errors));
+}
+
 void reg_admin_metrics(struct http_request *req, void *arg)
 {
 	const struct reg_api *api = arg;
@@ -134,6 +166,7 @@ void reg_admin_metrics(struct http_request *req, void *arg)
 	store_metrics(api, out);
 	watch_metrics(api, out);
 	persist_metrics(api, out);
+	shared_metrics(api, out);
 	access_metrics(api, out);
 	check_metrics(api, out);
 	http_server_metrics(api->server, "gatehouse_registry_http", out);
@@ -201,6 +234,10 @@ void reg_admin_status(struct http_request *req, void *arg)
 	json_add_u64(&w, "blocking_queries", reg_watch_stats(api->watch)->waiters);
 	json_add_u64(&w, "connections", http_server_stats(api->server)->connections);
 	write_persist(&w, api->persist);
+	json_open(&w, "store", '{');
+	json_addz(&w, "type", api->shared ? "redis" : "memory");
+	json_add_bool(&w, "is_away", reg_writer_is_away(api->writer));
+	json_close(&w, '}');
 	json_close(&w, '}');
 	http_respond_json(req, 200, buf_str(out));
 }

@@ -297,6 +297,12 @@ static bool may_watch(const struct reg_api *api, struct http_request *req)
 {
 	const struct reg_watch_stats *w = reg_watch_stats(api->watch);
 
+	/* What is not known must not look empty. */
+	if (!api->writer->is_loaded) {
+		http_add_header(req, "Retry-After", STR("1"));
+		http_problem(req, 503, "the shared store was not read yet");
+		return false;
+	}
 	if (w->streams + w->waiters < api->max_watches)
 		return true;
 	http_add_header(req, "Retry-After", STR("5"));

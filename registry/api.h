@@ -11,6 +11,7 @@
 #include "registry/eureka.h"
 #include "registry/persist.h"
 #include "registry/quota.h"
+#include "registry/shared.h"
 #include "registry/store.h"
 #include "registry/watch.h"
 #include "registry/write.h"
@@ -22,6 +23,7 @@ struct reg_api {
 	struct loop *loop;
 	const struct reg_store *store;
 	struct reg_writer *writer;
+	const struct reg_shared *shared; /* NULL with memory */
 	struct reg_watch *watch;
 	struct reg_eureka *eureka;   /* NULL: not served */
 	struct reg_persist *persist; /* NULL without a snapshot */

@@ -111,8 +111,7 @@ static void probe_apply(struct probe *p)
 		reg_writer_renew(c->writer, probe_app(p), probe_id(p));
 	if (status == REG_NO_STATUS || status == i.status || i.status == REG_OUT_OF_SERVICE)
 		return;
-	reg_store_set_status(c->store, probe_app(p), probe_id(p), i.override, status,
-			     loop_now_ms(c->loop));
+	reg_writer_report(c->writer, probe_app(p), probe_id(p), status);
 }
 
 static void probe_ended(struct probe *p)
@@ -260,6 +259,10 @@ static void probe_on_timer(struct loop_timer *timer)
 	if (p->is_running) {
 		tcp_end(p);
 		probe_result(p, false);
+	} else if (!c->writer->is_checker) {
+		/* Another registry does. */
+		p->passes = p->failures = 0;
+		probe_schedule(p);
 	} else if (c->stats.running < c->at_once) {
 		probe_run(p);
 	} else {

@@ -3,23 +3,51 @@
 
 #include <ctype.h>
 
+#include "lib/redis.h"
 #include "lib/tls_identity.h"
 #include "registry/instance.h"
 
-static const char *const store_types[] = { "memory", NULL };
+static const char *const store_types[] = { "memory", "redis", NULL };
+
+/* What belongs to the other kind would be ignored silently. */
+static void check_store(struct conf *c, void *object)
+{
+	const struct reg_conf_store *store = object;
+	struct redis_url url;
+	struct err err;
+
+	if (store->type == REG_CONF_MEMORY) {
+		if (store->url.p)
+			conf_error_at(c, "url", "is for type \"redis\"");
+		return;
+	}
+	if (store->snapshot.p)
+		conf_error_at(c, "snapshot", "is for type \"memory\"; Redis keeps what it keeps");
+	if (!store->url.p)
+		conf_error_at(c, "url", "is missing: where Redis is");
+	else if (redis_url_parse(&url, store->url, &err) < 0)
+		conf_error_at(c, "url", "%s", err.text);
+}
 
 static const struct conf_row store_rows[] = {
 	{ CONF_ENUM("type", struct reg_conf_store, type, store_types), .flags = CONF_FIXED,
 	  .def = "\"memory\"",
-	  .help = "where instances live: in memory, with a snapshot file for restarts" },
+	  .help = "where instances live: \"memory\", with a snapshot file for restarts, or "
+		  "\"redis\", "
+		  "shared by all registries on it" },
 	{ CONF_STRING("snapshot", struct reg_conf_store, snapshot), .flags = CONF_NULL | CONF_FIXED,
 	  .help = "file that keeps the instances over a restart; without it they register again" },
-	{ CONF_UNSUPPORTED("url") },
-	{ CONF_UNSUPPORTED("prefix") },
+	{ CONF_STRING("url", struct reg_conf_store, url), .flags = CONF_NULL | CONF_FIXED,
+	  .help = "of Redis: \"redis://[[USER]:PASSWORD@]ADDRESS[:PORT][/DB]\" or "
+		  "\"unix:/path[?db=N]\"" },
+	{ CONF_STRING("prefix", struct reg_conf_store, prefix), .flags = CONF_FIXED, .max = 64,
+	  .def = "\"gatehouse:registry:\"",
+	  .help = "of all keys in Redis; the same for registries that share" },
 	{ 0 },
 };
 
-static const struct conf_object store_object = CONF_OBJECT_OF(struct reg_conf_store, store_rows);
+static const struct conf_object store_object = CONF_OBJECT_OF(struct reg_conf_store, store_rows,
+							      .check = check_store);
 
 static const struct conf_row lease_rows[] = {
 	{ CONF_INT("default_s", struct reg_conf_lease, default_s), .min = 1, .max = REG_LEASE_MAX_S,

@@ -7,9 +7,12 @@
 
 #include "lib/conf.h"
 
+enum reg_conf_store_type { REG_CONF_MEMORY, REG_CONF_REDIS };
+
 struct reg_conf_store {
-	int type; /* memory is the only one */
+	int type; /* enum reg_conf_store_type */
 	struct str snapshot;
+	struct str url, prefix; /* of Redis */
 };
 
 struct reg_conf_lease {

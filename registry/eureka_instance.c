@@ -520,6 +520,7 @@ int eureka_read(struct reg_instance *i, struct eureka_info *info, const json_t *
 		.zone = STR(""),
 		.version = STR(""),
 		.metadata = STR(""),
+		.check = STR(""),
 		.eureka = STR(""),
 		.weight = REG_WEIGHT_DEFAULT,
 	};

@@ -44,9 +44,10 @@ struct reg_instance reg_instance_copy(const struct reg_instance *i, struct arena
 	copy.zone = arena_str(a, i->zone);
 	copy.version = arena_str(a, i->version);
 	copy.metadata = arena_str(a, i->metadata);
+	copy.check = arena_str(a, i->check);
 	copy.eureka = arena_str(a, i->eureka);
 	copy.id = copy.address.p && copy.zone.p && copy.version.p && copy.metadata.p &&
-				  copy.eureka.p
+				  copy.check.p && copy.eureka.p
 			  ? arena_str(a, i->id)
 			  : str_of(NULL, 0);
 	return copy;

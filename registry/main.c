@@ -15,6 +15,7 @@
 #include "registry/api.h"
 #include "registry/checks.h"
 #include "registry/conf.h"
+#include "registry/shared.h"
 #include "registry/snapshot.h"
 #include "registry/tls.h"
 
@@ -32,6 +33,7 @@ struct registry {
 	struct reg_eureka *eureka;
 	struct reg_persist *persist;
 	struct reg_writer memory;
+	struct reg_shared *shared; /* NULL with memory */
 	struct http_server *server;
 	struct reg_tls *tls;
 	struct reg_checks *checks;
@@ -107,6 +109,41 @@ static void on_failing(const char *problem, void *arg)
 		log_info("the snapshot can be written again");
 }
 
+static bool on_expire(const struct reg_entry *entry, void *arg)
+{
+	return reg_shared_on_expire(((struct registry *)arg)->shared, entry);
+}
+
+/* Those that are there without having come. */
+static void check_all(struct registry *r)
+{
+	for (const struct reg_entry *e = reg_store_change_after(r->store, 0); e;
+	     e = reg_store_next_change(r->store, e))
+		reg_checks_on_change(r->checks, e, reg_entry_change(e));
+}
+
+static void on_shared(bool is_ready, const char *detail, void *arg)
+{
+	struct registry *r = arg;
+
+	if (is_ready)
+		check_all(r);
+	if (!is_ready)
+		log_warn("the shared store is away: %s; reads go on, nothing can be changed, no "
+			 "lease runs out",
+			 detail);
+	else
+		log_info("the shared store is ready, %zu instances%s%s",
+			 reg_store_stats(r->store)->instances, *detail ? "; it was away: " : "",
+			 detail);
+}
+
+static void on_news(const char *text, void *arg)
+{
+	(void)arg;
+	log_info("shared store: %s", text);
+}
+
 static void on_sweep(struct loop_timer *timer)
 {
 	struct registry *r = container_of(timer, struct registry, sweep);
@@ -152,8 +189,11 @@ static int store_make(struct registry *r, uint64_t last_index)
 	uint64_t now_ms = clock_wall_ms();
 	/* The clock makes it new even if the snapshot was lost. */
 	uint64_t start_index = MAX(beyond, now_ms);
+	bool is_shared = r->conf.store.type == REG_CONF_REDIS;
 	const struct reg_store_config config = {
-		.start_index = start_index,
+		.start_index = is_shared ? 0 : start_index,
+		.is_shared = is_shared,
+		.on_expire = is_shared ? on_expire : NULL,
 		.has_self_preservation = r->conf.lease.self_preservation,
 		.max_instances = r->conf.limits.instances,
 		.max_per_client = r->conf.limits.instances_per_client,
@@ -174,6 +214,8 @@ static int store_start(struct registry *r, struct err *err)
 	struct buf bytes;
 	int rc;
 
+	if (r->conf.store.type == REG_CONF_REDIS)
+		return store_make(r, 0) < 0 ? err_set(err, -ENOMEM, "out of memory") : 0;
 	if (!path) {
 		log_warn("no store.snapshot: a restart forgets all instances until they register "
 			 "again");
@@ -240,9 +282,30 @@ static void warn_about_descriptors(const struct registry *r)
 			 r->conf.max_connections, limit);
 }
 
+/* NULL when out of memory. */
+static struct reg_writer *writer_start(struct registry *r)
+{
+	struct reg_shared_config config = {
+		.prefix = r->conf.store.prefix,
+		.on_state = on_shared,
+		.on_news = on_news,
+		.arg = r,
+	};
+
+	if (r->conf.store.type == REG_CONF_MEMORY) {
+		reg_writer_memory_init(&r->memory, r->loop, r->store);
+		return &r->memory;
+	}
+	/* Cannot fail: the configuration was checked. */
+	redis_url_parse(&config.url, r->conf.store.url, NULL);
+	r->shared = reg_shared_new(r->loop, r->store, &config);
+	return r->shared ? reg_shared_writer(r->shared) : NULL;
+}
+
 /* Binds first, as root perhaps; the file is only touched as the user who will write it later. */
 static int registry_start(struct registry *r, const struct daemon_options *options, struct err *err)
 {
+	struct reg_writer *writer;
 	int rc;
 
 	r->loop = loop_new();
@@ -263,16 +326,14 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 	r->watch = reg_watch_new(r->loop, r->store);
 	if (!r->watch)
 		return err_set(err, -ENOMEM, "out of memory");
-	reg_writer_memory_init(&r->memory, r->loop, r->store);
-	r->eureka = reg_eureka_new(r->loop, r->store, &r->memory);
+	writer = writer_start(r);
+	r->eureka = writer ? reg_eureka_new(r->loop, r->store, writer) : NULL;
 	if (!r->eureka)
 		return err_set(err, -ENOMEM, "out of memory");
-	r->checks = reg_checks_new(r->loop, r->store, &r->memory, r->conf.limits.checks_at_once);
+	r->checks = reg_checks_new(r->loop, r->store, writer, r->conf.limits.checks_at_once);
 	if (!r->checks)
 		return err_set(err, -ENOMEM, "out of memory");
-	for (const struct reg_entry *e = reg_store_change_after(r->store, 0); e;
-	     e = reg_store_next_change(r->store, e))
-		reg_checks_on_change(r->checks, e, reg_entry_change(e));
+	check_all(r);
 	r->api.access = reg_access_new(&r->conf);
 	r->api.quotas = reg_quotas_new();
 	if (!r->api.access || !r->api.quotas)
@@ -286,7 +347,8 @@ static int registry_start(struct registry *r, const struct daemon_options *optio
 		.max_watches = r->conf.limits.watches,
 		.loop = r->loop,
 		.store = r->store,
-		.writer = &r->memory,
+		.writer = writer,
+		.shared = r->shared,
 		.checks = r->checks,
 		.watch = r->watch,
 		.eureka = r->eureka,
@@ -405,6 +467,8 @@ static int registry_run(struct registry *r)
 	daemon_watchdog_start(r->loop);
 	daemon_notify("READY=1");
 	loop_run(r->loop);
+	if (r->shared)
+		reg_shared_flush(r->shared);
 	if (r->persist && reg_persist_flush(r->persist, &err) < 0) {
 		log_error("%s; the last changes are lost", err.text);
 		rc = 1;
@@ -417,6 +481,7 @@ static void registry_free(struct registry *r)
 {
 	if (r->watch)
 		reg_watch_release(r->watch);
+	reg_shared_free(&r->shared);
 	reg_tls_free(&r->tls);
 	if (r->eureka)
 		reg_eureka_release(r->eureka);

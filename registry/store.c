@@ -319,7 +319,7 @@ static void store_forget(struct reg_store *s, uint64_t now_ms)
 	}
 }
 
-static void entry_depart(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
+void reg_store_bury(struct reg_store *s, struct reg_entry *e, uint64_t now_ms)
 {
 	entry_release(s, e);
 	wheel_remove(&s->leases, &e->lease);
@@ -387,7 +387,7 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 			continue;
 		}
 		s->stats.expiries++;
-		entry_depart(s, e, now_ms);
+		reg_store_bury(s, e, now_ms);
 	}
 	store_forget(s, now_ms);
 }
@@ -395,7 +395,7 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms)
 /* --- changes --------------------------------------------------------------------------------- */
 
 /* History gives way to what is: the departed are forgotten before anybody is refused. */
-static int store_make_room(struct reg_store *s, const struct reg_instance *i, bool is_new)
+int reg_store_make_room(struct reg_store *s, const struct reg_instance *i, bool is_new)
 {
 	if (is_new && s->stats.instances >= s->config.max_instances)
 		return -ENOSPC;
@@ -460,7 +460,7 @@ int reg_store_set(struct reg_store *s, struct str app, struct reg_entry *old,
 		  const struct reg_instance *i, uint64_t now_ms)
 {
 	struct reg_entry *e;
-	int r = store_make_room(s, i, !old);
+	int r = reg_store_make_room(s, i, !old);
 
 	if (r < 0)
 		return r;
@@ -504,6 +504,14 @@ int reg_store_put(struct reg_store *s, struct str app, const struct reg_instance
 	return e ? REG_PUT_REPLACED : REG_PUT_NEW;
 }
 
+enum reg_status reg_store_status_of(struct reg_store *s, struct str app,
+				    const struct reg_instance *i)
+{
+	const struct reg_entry *e = reg_store_find_entry(s, app, i->id);
+
+	return e ? entry_checked_status(e, i) : i->status;
+}
+
 int reg_store_restore(struct reg_store *s, struct str app, const struct reg_instance *i,
 		      uint64_t now_ms)
 {
@@ -512,7 +520,7 @@ int reg_store_restore(struct reg_store *s, struct str app, const struct reg_inst
 
 	if (e)
 		return -EEXIST;
-	r = store_make_room(s, i, true);
+	r = reg_store_make_room(s, i, true);
 	if (r == 0)
 		r = store_add(s, app, i, now_ms, &e);
 	if (!e)
@@ -565,7 +573,7 @@ int reg_store_remove(struct reg_store *s, struct str app, struct str id, uint64_
 	if (!e)
 		return -ENOENT;
 	s->stats.removals++;
-	entry_depart(s, e, now_ms);
+	reg_store_bury(s, e, now_ms);
 	return 0;
 }
 

@@ -86,6 +86,18 @@ int reg_store_take(struct reg_store *s, struct str app, const struct reg_instanc
 /* Another one renewed it, at `at_ms`. */
 void reg_store_heard(struct reg_store *s, struct str app, struct str id, uint64_t at_ms,
 		     uint64_t now_ms);
+/* As reg_store_remove, when it left elsewhere, or its lease ran out there. */
+void reg_store_depart(struct reg_store *s, struct str app, struct str id, uint64_t now_ms,
+		      bool has_expired);
+/* What reg_store_put would take as the status: what a check found out stays. */
+enum reg_status reg_store_status_of(struct reg_store *s, struct str app,
+				    const struct reg_instance *i);
+/* Whether there is room, and quota for who acts: what reg_store_put would say. 0, -ENOSPC, -EDQUOT.
+ */
+int reg_store_may_put(struct reg_store *s, struct str app, const struct reg_instance *i);
+/* Who acts (reg_store_act_for), and whose an instance is that nobody's is yet. */
+struct reg_quota *reg_store_actor(const struct reg_store *s);
+void reg_store_own(struct reg_store *s, struct str app, struct str id, struct reg_quota *client);
 /* All leases begin anew: nobody could renew for a while. */
 void reg_store_grace(struct reg_store *s, uint64_t now_ms);
 /* The next instance that was renewed and that the others must be told of, at most one time in a

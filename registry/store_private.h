@@ -70,5 +70,9 @@ struct reg_entry *reg_store_find_entry(const struct reg_store *s, struct str app
 /* Adds, or replaces `old` unless that is NULL, with all that `i` says and under the next index. */
 int reg_store_set(struct reg_store *s, struct str app, struct reg_entry *old,
 		  const struct reg_instance *i, uint64_t now_ms);
+/* Takes it out. */
+void reg_store_bury(struct reg_store *s, struct reg_entry *e, uint64_t now_ms);
+/* 0, -ENOSPC. */
+int reg_store_make_room(struct reg_store *s, const struct reg_instance *i, bool is_new);
 /* Begins the lease anew at `at_ms`. */
 void reg_store_extend(struct reg_store *s, struct reg_entry *e, uint64_t at_ms);

@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "lib/clock.h"
+#include "registry/quota.h"
 #include "registry/store_private.h"
 
 void reg_store_advance(struct reg_store *s, uint64_t index)
@@ -41,6 +42,45 @@ void reg_store_heard(struct reg_store *s, struct str app, struct str id, uint64_
 	reg_pulse_beat(&s->pulse, now_ms, at_ms - e->renewed_ms, e->lease_s);
 	e->told_ms = at_ms;
 	reg_store_extend(s, e, at_ms);
+}
+
+void reg_store_depart(struct reg_store *s, struct str app, struct str id, uint64_t now_ms,
+		      bool has_expired)
+{
+	struct reg_entry *e = reg_store_find_entry(s, app, id);
+
+	if (!e)
+		return;
+	if (has_expired)
+		s->stats.expiries++;
+	else
+		s->stats.removals++;
+	reg_store_bury(s, e, now_ms);
+}
+
+int reg_store_may_put(struct reg_store *s, struct str app, const struct reg_instance *i)
+{
+	const struct reg_entry *e = reg_store_find_entry(s, app, i->id);
+
+	if (!e && s->actor && s->config.max_per_client &&
+	    reg_quota_count(s->actor) >= s->config.max_per_client)
+		return -EDQUOT;
+	return reg_store_make_room(s, i, !e);
+}
+
+struct reg_quota *reg_store_actor(const struct reg_store *s)
+{
+	return s->actor;
+}
+
+void reg_store_own(struct reg_store *s, struct str app, struct str id, struct reg_quota *client)
+{
+	struct reg_entry *e = reg_store_find_entry(s, app, id);
+
+	if (!e || e->client || !client)
+		return;
+	e->client = client;
+	reg_quota_take(client);
 }
 
 void reg_store_grace(struct reg_store *s, uint64_t now_ms)

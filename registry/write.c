@@ -31,6 +31,18 @@ static void memory_submit(struct reg_writer *w, struct reg_write *write)
 	write->done(write, r, index);
 }
 
+static void memory_report(struct reg_writer *w, struct str app, struct str id,
+			  enum reg_status status)
+{
+	const struct reg_entry *e = reg_store_find(w->store, app, id);
+	struct reg_instance i;
+
+	if (!e)
+		return;
+	reg_entry_get(e, &i);
+	reg_store_set_status(w->store, app, id, i.override, status, loop_now_ms(w->loop));
+}
+
 static bool memory_is_away(const struct reg_writer *w)
 {
 	(void)w;
@@ -41,10 +53,17 @@ void reg_writer_memory_init(struct reg_writer *w, struct loop *loop, struct reg_
 {
 	static const struct reg_writer_ops ops = {
 		.submit = memory_submit,
+		.report = memory_report,
 		.is_away = memory_is_away,
 	};
 
-	*w = (struct reg_writer) { .ops = &ops, .loop = loop, .store = store, .is_loaded = true };
+	*w = (struct reg_writer) {
+		.ops = &ops,
+		.loop = loop,
+		.store = store,
+		.is_loaded = true,
+		.is_checker = true,
+	};
 }
 
 int reg_writer_renew(struct reg_writer *w, struct str app, struct str id)

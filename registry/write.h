@@ -42,6 +42,7 @@ struct reg_write {
 
 struct reg_writer_ops {
 	void (*submit)(struct reg_writer *w, struct reg_write *write);
+	void (*report)(struct reg_writer *w, struct str app, struct str id, enum reg_status status);
 	bool (*is_away)(const struct reg_writer *w);
 };
 
@@ -50,7 +51,8 @@ struct reg_writer {
 	const struct reg_writer_ops *ops;
 	struct loop *loop;
 	struct reg_store *store;
-	bool is_loaded; /* until the shared store was read, nothing is known */
+	bool is_loaded;  /* until the shared store was read, nothing is known */
+	bool is_checker; /* runs the checks; of several registries one does */
 };
 
 void reg_writer_memory_init(struct reg_writer *w, struct loop *loop, struct reg_store *store);
@@ -58,6 +60,13 @@ void reg_writer_memory_init(struct reg_writer *w, struct loop *loop, struct reg_
 static inline void reg_writer_submit(struct reg_writer *w, struct reg_write *write)
 {
 	w->ops->submit(w, write);
+}
+
+/* What a check found out, in the place of what the instance says; nobody waits for it. */
+static inline void reg_writer_report(struct reg_writer *w, struct str app, struct str id,
+				     enum reg_status status)
+{
+	w->ops->report(w, app, id, status);
 }
 
 /* The shared store cannot be reached: nothing is changed, nothing runs out, and what is read may be
