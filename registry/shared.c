@@ -314,9 +314,8 @@ void shared_recover(struct reg_shared *s, const char *why)
 {
 	if (s->state != SHARED_READY && s->state != SHARED_AWAY)
 		return;
-	if (s->state == SHARED_READY && s->config.on_state)
-		s->config.on_state(false, why, s->config.arg);
-	snprintf(s->why, sizeof(s->why), "%s", why);
+	if (s->state == SHARED_READY)
+		shared_news(s, "%s; comparing", why);
 	shared_enter(s, SHARED_CHECKING);
 	s->generation++;
 	shared_check(s);
@@ -333,9 +332,11 @@ void shared_ready(struct reg_shared *s)
 	reg_store_grace(s->writer.store, loop_now_ms(s->writer.loop));
 	shared_enter(s, SHARED_READY);
 	s->checked_ms = s->since_ms;
-	if (s->config.on_state)
-		s->config.on_state(true, s->was_ready ? s->why : "", s->config.arg);
+	if (s->config.on_state && (s->is_told_away || !s->was_ready))
+		s->config.on_state(true, s->why, s->config.arg);
 	s->was_ready = true;
+	s->is_told_away = false;
+	s->why[0] = '\0';
 	shared_advanced(s);
 	list_init(&again);
 	list_splice(&again, &s->queued);
@@ -351,10 +352,11 @@ static void on_connection(struct redis *r, bool is_up, const char *detail, void 
 	(void)r;
 	if (is_up) {
 		if (redis_is_up(s->commands) && redis_is_up(s->tail))
-			shared_recover(s, s->why);
+			shared_recover(s, "");
 		return;
 	}
-	if (s->state == SHARED_READY || !s->why[0]) {
+	if (!s->is_told_away) {
+		s->is_told_away = true;
 		snprintf(s->why, sizeof(s->why), "%s", detail);
 		if (s->config.on_state)
 			s->config.on_state(false, detail, s->config.arg);

@@ -237,7 +237,7 @@ static void take_row(struct reg_shared *s, struct shared_row *row)
 		    (mine.index > row->instance.index && only_we_know(s, mine.index)))
 			return;
 	}
-	/* There is room: at least as many numbers were given out as changes are missed. */
+	reg_store_cap(store, s->load_index - 1);
 	row->instance.index = MAX(row->instance.index, reg_store_index(store) + 1);
 	reg_store_take(store, row->app, &row->instance, loop_now_ms(s->writer.loop));
 }
@@ -271,6 +271,11 @@ static void skip_departed(struct reg_shared *s)
 	}
 }
 
+/*
+ * The differences are told under the numbers that we missed: as many were given out at least. They
+ * must not go beyond Redis' own, or it would look as if it had lost some.
+ */
+
 /* Of what we have and Redis has not: those that only we know are put back, the others left. Names
  * first, as leaving changes the list. */
 static void drop_others(struct reg_shared *s)
@@ -291,6 +296,7 @@ static void drop_others(struct reg_shared *s)
 		reg_entry_get(e, &i);
 		if (find_row(s, reg_entry_app(e), &i) || only_we_know(s, i.index))
 			continue;
+		reg_store_cap(store, s->load_index - 1);
 		reg_store_remove(store, app, id, loop_now_ms(s->writer.loop));
 		gone++;
 	}
@@ -361,6 +367,8 @@ static void finish_load(struct reg_shared *s)
 	}
 	if (is_ours)
 		skip_departed(s);
+	if (!is_first)
+		drop_others(s);
 	for (size_t n = 0; n < s->row_count; n++) {
 		if (is_first)
 			reg_store_restore(store, in_order[n]->app, &in_order[n]->instance,
@@ -370,8 +378,6 @@ static void finish_load(struct reg_shared *s)
 	}
 	if (is_first)
 		reg_store_begin(store, s->load_index);
-	else
-		drop_others(s);
 	reg_store_advance(store, s->load_index);
 	s->stats.loads++;
 	shared_news(s, "took over %zu instances from Redis", s->row_count);
@@ -505,9 +511,7 @@ static void on_check(const struct redis_answer *answer, void *arg)
 		return;
 	}
 	if (s->state == SHARED_READY) {
-		snprintf(s->why, sizeof(s->why), "Redis is not what it was");
-		if (s->config.on_state)
-			s->config.on_state(false, s->why, s->config.arg);
+		shared_news(s, "Redis is not what it was; comparing");
 		shared_enter(s, SHARED_CHECKING);
 	}
 	read_check(s, answer->reply);

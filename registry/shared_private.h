@@ -60,8 +60,8 @@ struct reg_shared {
 	uint64_t generation; /* of what was asked for while getting ready */
 	bool must_load;      /* we missed something */
 	bool is_tailing;     /* an XREAD is on its way */
-	bool was_ready;
-	char why[160]; /* not ready */
+	bool was_ready, is_told_away;
+	char why[160]; /* away */
 
 	struct list sent;    /* struct shared_job: without an answer */
 	struct list seen;    /* answered: until their change comes by the stream */

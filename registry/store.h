@@ -77,6 +77,8 @@ void reg_store_sweep(struct reg_store *s, uint64_t now_ms);
 
 /* The next change gets a number beyond this one, if it is more than the last. */
 void reg_store_advance(struct reg_store *s, uint64_t index);
+/* The last change counts as having at most this number. */
+void reg_store_cap(struct reg_store *s, uint64_t index);
 /* What was before this index is not known: nobody can be told what he missed. */
 void reg_store_begin(struct reg_store *s, uint64_t index);
 /* An instance as another one has it: with its index, override and time of registration. Older news

@@ -12,6 +12,11 @@ void reg_store_advance(struct reg_store *s, uint64_t index)
 	s->index = MAX(s->index, index);
 }
 
+void reg_store_cap(struct reg_store *s, uint64_t index)
+{
+	s->index = MIN(s->index, index);
+}
+
 void reg_store_begin(struct reg_store *s, uint64_t index)
 {
 	reg_store_advance(s, index);
