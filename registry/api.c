@@ -342,7 +342,7 @@ static const struct http_route routes[] = {
 	{ METHOD_DELETE, "/v1/apps/{app}/instances/{id}/status", api_clear_status, false },
 	{ METHOD_GET, "/v1/apps/{app}/leases", reg_page_leases, false },
 	{ METHOD_GET, "/v1/changes", reg_page_changes, false },
-	{ METHOD_GET, "/", reg_page, false },
+	{ METHOD_GET, "/", reg_page_get, false },
 	{ METHOD_GET, "/healthz", reg_admin_health, false },
 	{ METHOD_GET, "/readyz", reg_admin_ready, false },
 	{ METHOD_GET, "/metrics", reg_admin_metrics, false },

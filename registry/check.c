@@ -164,7 +164,7 @@ void reg_check_write(const struct reg_check *c, struct buf *out)
 
 bool reg_check_parse(struct reg_check *out, struct str text)
 {
-	struct reg_problem problem;
+	struct reg_problem problem = { 0 };
 	json_t *json = json_loadb(text.p, text.len, 0, NULL);
 	bool ok = json && reg_check_read(out, json, &problem) == 0;
 

@@ -15,12 +15,11 @@
 #define CHANGES_MAX     1000
 
 /* registry/page.html as it is; module.mk names it as what this file is made from. */
-extern const char reg_page_begin[], reg_page_end[];
+extern const char reg_page[];
 __asm__(".pushsection .rodata\n"
-	".global reg_page_begin, reg_page_end\n"
-	"reg_page_begin:\n"
+	".global reg_page\n"
+	"reg_page:\n"
 	".incbin \"registry/page.html\"\n"
-	"reg_page_end:\n"
 	".byte 0\n"
 	".popsection\n");
 
@@ -29,7 +28,7 @@ static void add_hash(struct buf *out, const char *begin_tag, const char *end_tag
 {
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	char text[2 * EVP_MAX_MD_SIZE];
-	const char *from = strstr(reg_page_begin, begin_tag);
+	const char *from = strstr(reg_page, begin_tag);
 	const char *to = from ? strstr(from, end_tag) : NULL;
 
 	if (!to)
@@ -64,15 +63,14 @@ static const char *policy(void)
 	return text;
 }
 
-void reg_page(struct http_request *req, void *arg)
+void reg_page_get(struct http_request *req, void *arg)
 {
 	(void)arg;
 	http_add_header(req, "Content-Security-Policy", str_from(policy()));
 	http_add_header(req, "X-Content-Type-Options", STR("nosniff"));
 	http_add_header(req, "Referrer-Policy", STR("no-referrer"));
 	http_add_header(req, "Cache-Control", STR("no-cache"));
-	http_respond(req, 200, "text/html; charset=utf-8",
-		     str_of(reg_page_begin, (size_t)(reg_page_end - reg_page_begin)));
+	http_respond(req, 200, "text/html; charset=utf-8", str_from(reg_page));
 }
 
 void reg_page_leases(struct http_request *req, void *arg)

@@ -5,7 +5,7 @@
 #include "lib/http_server.h"
 
 /* GET /; all of these with a struct reg_api as argument. */
-void reg_page(struct http_request *req, void *arg);
+void reg_page_get(struct http_request *req, void *arg);
 /* GET /v1/apps/{app}/leases */
 void reg_page_leases(struct http_request *req, void *arg);
 /* GET /v1/changes */

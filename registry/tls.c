@@ -16,8 +16,10 @@
 struct reg_tls {
 	struct http_server *server;
 	struct file_watch *watch;
-	char **paths; /* certificate, key, certificate, key, …, then the client CA if there is one
-		       */
+	struct arena arena; /* of the paths */
+	const char *
+		*paths; /* certificate, key, certificate, key, …, then the client CA if there is one
+			 */
 	size_t path_count, identity_count;
 	struct tls_policy policy;             /* without the CA */
 	unsigned char digest[TLS_DIGEST_LEN]; /* of what is in use */
@@ -111,7 +113,7 @@ static int load(struct reg_tls *t, struct err *err)
 
 static void follow(struct reg_tls *t)
 {
-	if (file_watch_set(t->watch, (const char *const *)t->paths, t->path_count) < 0)
+	if (file_watch_set(t->watch, t->paths, t->path_count) < 0)
 		log_warn("tls: not all files can be watched; looked at every %d s", POLL_MS / 1000);
 }
 
@@ -131,7 +133,7 @@ static void on_files(void *arg)
 
 static bool add_path(struct reg_tls *t, struct str path)
 {
-	t->paths[t->path_count] = strndup(path.p, path.len);
+	t->paths[t->path_count] = arena_strz(&t->arena, path);
 	return t->paths[t->path_count++] != NULL;
 }
 
@@ -139,7 +141,7 @@ static bool add_paths(struct reg_tls *t, const struct reg_conf_tls *conf)
 {
 	bool ok = true;
 
-	t->paths = calloc(2 * conf->certificates_count + 1, sizeof(*t->paths));
+	t->paths = arena_array(&t->arena, const char *, 2 * conf->certificates_count + 1);
 	if (!t->paths)
 		return false;
 	for (size_t i = 0; i < conf->certificates_count; i++)
@@ -159,6 +161,7 @@ struct reg_tls *reg_tls_new(struct loop *loop, struct http_server *server,
 		err_set(err, -ENOMEM, "out of memory");
 		return NULL;
 	}
+	arena_init(&t->arena, 512, 0);
 	t->server = server;
 	t->identity_count = conf->certificates_count;
 	t->policy.client_auth = (enum tls_client_auth)conf->client_auth;
@@ -183,8 +186,6 @@ void reg_tls_free(struct reg_tls **tp)
 		return;
 	if (t->watch)
 		file_watch_free(&t->watch);
-	for (size_t i = 0; t->paths && i < t->path_count; i++)
-		free(t->paths[i]);
-	free(t->paths);
+	arena_fini(&t->arena);
 	free(t);
 }

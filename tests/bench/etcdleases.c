@@ -414,7 +414,7 @@ static void watch(unsigned watchers, unsigned writes)
 		await(watchers, true, written_ns);
 	}
 	leases_print(writes, g.bad, leases_now_ns() - began_ns, &g.times,
-		     g.bytes / watchers / MAX(writes, 1U));
+		     g.bytes / MAX(watchers, 1U) / MAX(writes, 1U));
 }
 
 int main(int argc, char **argv)

@@ -247,7 +247,7 @@ static void watch(unsigned watchers, unsigned writes, bool is_held)
 		}
 	}
 	leases_print(writes, 0, leases_now_ns() - began_ns, &g.times,
-		     bytes / watchers / MAX(writes, 1U));
+		     bytes / MAX(watchers, 1U) / MAX(writes, 1U));
 	free(conns);
 }
 

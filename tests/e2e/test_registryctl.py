@@ -160,7 +160,7 @@ class Wrapped:
             self.port = sock.getsockname()[1]
         script = folder / "service.py"
         script.write_text(SERVICE)
-        self.proc = procs.start("wrapped", [
+        self.proc = procs.start(f"wrapped-{self.port}", [
             program("registryctl"), "--url", registry.url, "register", "user", "u1",
             f"127.0.0.1:{self.port}", "--lease", "2", *options, "--", sys.executable, str(script),
             str(folder), str(self.port), str(status)])
