@@ -11,6 +11,7 @@
 #include "lib/clock.h"
 #include "lib/loop.h"
 #include "registry/api.h"
+#include "registry/client_private.h"
 #include "tests/unit/unit.h"
 
 struct registry {
@@ -492,6 +493,57 @@ static void refuses_bad_configuration(void **state)
 	world_free(w);
 }
 
+/* Whoever lost the same registry in the same moment comes back at different ones. */
+static void spreads_reconnects(void **state)
+{
+	unsigned tenths[10] = { 0 };
+
+	(void)state;
+	for (int i = 0; i < 1000; i++) {
+		uint64_t ms = reg_client_jitter(2000);
+
+		assert_true(ms >= 1000 && ms <= 2000);
+		tenths[MIN((ms - 1000) / 100, (uint64_t)9)]++;
+	}
+	for (size_t i = 0; i < CASES(tenths); i++)
+		assert_true(tenths[i] > 0);
+}
+
+static void shows_its_token(void **state)
+{
+	struct str rights = STR("read"), apps = STR("a*");
+	struct reg_conf_token token = { .name = STR("gateways"),
+					.token = STR("0123456789abcdef"),
+					.rights = &rights,
+					.rights_count = 1,
+					.apps = &apps,
+					.apps_count = 1 };
+	struct reg_client_access access = { .token = "not-the-right-one" };
+	struct world *w = world_new();
+	struct err err = { "" };
+
+	(void)state;
+	w->registry.conf = (struct reg_conf) { .tokens = &token, .tokens_count = 1 };
+	reg_access_free(&w->registry.api.access);
+	w->registry.api.access = reg_access_new(&w->registry.conf);
+	put(&w->registry, "a", 80);
+	client_start(w, NULL, 0);
+	while (w->lost == 0)
+		run_ms(w, 20);
+	assert_int_equal(w->connected, 0);
+	assert_int_equal(reg_client_set_access(w->client, &access, &err), 0);
+	while (reg_access_stats(w->registry.api.access)->bad_token == 0)
+		run_ms(w, 20);
+	assert_null(w->list);
+	access.token = "0123456789abcdef";
+	assert_int_equal(reg_client_set_access(w->client, &access, &err), 0);
+	until(w, "80");
+	access.token = "a b";
+	assert_int_equal(reg_client_set_access(w->client, &access, &err), -EINVAL);
+	assert_true(err.text[0] != '\0');
+	world_free(w);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -505,6 +557,8 @@ int main(void)
 		cmocka_unit_test(registers_itself_and_stays),
 		cmocka_unit_test(leaves_in_time_also_without_a_registry),
 		cmocka_unit_test(refuses_bad_configuration),
+		cmocka_unit_test(spreads_reconnects),
+		cmocka_unit_test(shows_its_token),
 	};
 
 	return cmocka_run_group_tests_name("reg_client", tests, NULL, NULL);
