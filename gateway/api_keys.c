@@ -175,7 +175,7 @@ static bool read_identity(struct entry *e, struct str user_claim)
 	    !claim_is_safe(e->key->identity->user))
 		return wrong(e, "\"user\" (or the user_claim) is missing or unfit for a header");
 	e->key->identity->key_id = identity_claim(e->key->identity, STR("api_key_id"));
-	return true;
+	return claim_is_safe(e->key->identity->key_id) || wrong(e, "\"id\" is unfit for a log");
 }
 
 /* A misspelt "expires" must not be a key without end. */

@@ -138,7 +138,6 @@ static void verifies_every_algorithm(void **state)
 
 static void no_single_bit_can_change(void **state)
 {
-	static const char *const tried[] = { "HS256", "RS256", "PS256", "ES256", "EdDSA" };
 	json_t *v = vectors(), *entry;
 	struct jwks *keys = vector_keys(v);
 	struct jwt_rules rules = rules_of(ALL);
@@ -148,12 +147,17 @@ static void no_single_bit_can_change(void **state)
 		const char *alg = json_string_value(json_object_get(entry, "alg"));
 		CLEANUP(cleanup_free)
 		char *token = strdup(json_string_value(json_object_get(entry, "token")));
-		bool is_tried = false;
+		bool is_slow = strcmp(alg, "ES384") == 0 || strcmp(alg, "ES512") == 0;
+		size_t first = (size_t)(strchr(token, '.') - token);
+		size_t last = (size_t)(strrchr(token, '.') - token);
 
-		for (size_t j = 0; j < CASES(tried); j++)
-			is_tried = is_tried || strcmp(alg, tried[j]) == 0;
-		for (size_t at = 0; is_tried && token[at]; at++) {
+		for (size_t at = 0; token[at]; at++) {
+			/* What costs half a millisecond: the payload with a bit of each byte. */
+			bool is_sampled = is_slow && at > first && at < last;
+
 			for (int bit = 0; bit < 8; bit++) {
+				if (is_sampled && bit != (int)(at % 7))
+					continue;
 				token[at] = (char)(token[at] ^ (1 << bit));
 				/* A NUL would only cut the token, which is tried below. */
 				if (token[at] && verify(&rules, keys, token, NULL) == JWT_OK)
@@ -161,7 +165,7 @@ static void no_single_bit_can_change(void **state)
 				token[at] = (char)(token[at] ^ (1 << bit));
 			}
 		}
-		for (size_t len = strlen(token); is_tried && len-- > 0;) {
+		for (size_t len = strlen(token); len-- > 0;) {
 			token[len] = '\0';
 			assert_int_not_equal(verify(&rules, keys, token, NULL), JWT_OK);
 		}
