@@ -578,7 +578,8 @@ static bool enter(struct exchange *x, bool has_waited)
 	x->is_entered = verdict == SERVICE_GO || verdict == SERVICE_PROBE;
 	x->is_probe = verdict == SERVICE_PROBE;
 	if (x->is_entered) {
-		service_earn_retry(s);
+		if (!x->r->is_mirror)
+			service_earn_retry(s);
 		return true;
 	}
 	if (verdict == SERVICE_BUSY && service_wait(s, &x->waiter)) {
@@ -624,9 +625,8 @@ void exchange_start(struct request *r, struct service *s)
 	buf_init(&x->body, 16 * EXCHANGE_BODY_HIGH);
 	r->sink = &exchange_sink;
 	r->sink_state = x;
-	if (!r->is_mirror)
-		if (enter(x, false))
-			exchange_attempt(x);
+	if (enter(x, false))
+		exchange_attempt(x);
 	if (!x->is_done && r->has_body)
 		r->down->read_body(r);
 }
