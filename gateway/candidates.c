@@ -220,6 +220,9 @@ static bool value_matches(const struct matcher *m, struct str value)
 
 static bool header_matches(const struct matcher *m, const struct router_request *request)
 {
+	if (request->preflight == ROUTER_PREFLIGHT_LAX ||
+	    (request->preflight && http_list_has(request->asked_headers, m->name)))
+		return true;
 	for (size_t i = 0; i < request->field_count; i++) {
 		const struct http_field *f = &request->fields[i];
 
@@ -234,6 +237,8 @@ static bool cookie_matches(const struct matcher *m, const struct router_request 
 	struct params_cookies it = { .fields = request->fields, .count = request->field_count };
 	struct str name, value;
 
+	if (request->preflight == ROUTER_PREFLIGHT_LAX)
+		return true;
 	while (params_next_cookie(&it, &name, &value)) {
 		if (str_eq(name, m->name) && value_matches(m, value))
 			return true;
@@ -338,8 +343,8 @@ static void turns_add_queries(struct turns *t, const struct candidate_index *ind
 static void turns_init(struct turns *t, const struct candidates *list,
 		       const struct router_request *request)
 {
-	*t = (struct turns) { .is_full = !list->index };
-	if (!list->index)
+	*t = (struct turns) { .is_full = !list->index || request->preflight };
+	if (t->is_full)
 		return;
 	turns_add(t, &list->index->rest);
 	switch (list->index->key.kind) {
@@ -403,12 +408,12 @@ static unsigned candidate_quality(const struct candidate *c, struct candidates_q
 	bool has_method = c->methods == UINT64_MAX || c->methods & q->method;
 	unsigned quality = 1000;
 
-	if (c->content_type_count &&
+	if (c->content_type_count && !q->request->preflight &&
 	    !field_quality(q, HTTP_CONTENT_TYPE, c->content_types, c->content_type_count)) {
 		q->lacks_content_type |= has_method;
 		return 0;
 	}
-	if (c->accept_count)
+	if (c->accept_count && q->request->preflight != ROUTER_PREFLIGHT_LAX)
 		quality = field_quality(q, HTTP_ACCEPT, c->accepts, c->accept_count);
 	if (!quality)
 		q->lacks_accept |= has_method;

@@ -4,6 +4,7 @@
 
 #include "gateway/conf_auth.h"
 #include "gateway/conf_check.h"
+#include "gateway/conf_cors.h"
 #include "gateway/conf_limits.h"
 #include "gateway/jwks.h"
 #include "gateway/media.h"
@@ -648,6 +649,8 @@ static const struct conf_row defaults_rows[] = {
 	  .def = "\"refuse\"", .help = "Paths with \";\"." },
 	{ CONF_ENUM("nul", struct gw_defaults, nul, refuse_or_keep), .def = "\"refuse\"",
 	  .help = "Paths with %00." },
+	{ CONF_OPTIONAL("cors", struct gw_defaults, cors, &gw_cors_object), .flags = CONF_NULL,
+	  .help = "Pages of other origins that may use routes which do not say it themselves." },
 	{ CONF_BOOL("underscores_in_headers", struct gw_defaults, underscores_in_headers),
 	  .def = "false", .help = "Keep request headers with \"_\" in their name." },
 	{ 0 },
@@ -810,7 +813,8 @@ static const struct conf_row route_rows[] = {
 	  .help = "Translate HTTP and JSON to the service's gRPC and back." },
 	{ CONF_OPTIONAL("mirror", struct gw_route, mirror, &mirror_object), .flags = CONF_NULL,
 	  .help = "Copies of requests for another service, whose answers are ignored." },
-	{ CONF_UNSUPPORTED("cors"), .flags = CONF_NULL },
+	{ CONF_OPTIONAL("cors", struct gw_route, cors, &gw_cors_object), .flags = CONF_NULL,
+	  .help = "Pages of other origins that may use it; as in the defaults when not given." },
 	{ CONF_CUSTOM("sticky", struct gw_route, sticky, parse_sticky), .schema = STICKY_SCHEMA,
 	  .flags = CONF_NULL,
 	  .help = "With split: requests with the same \"user\", \"ip\", \"endpoint\", "

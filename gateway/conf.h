@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "gateway/cors.h"
 #include "gateway/headers.h"
 #include "gateway/limits.h"
 #include "gateway/path.h"
@@ -221,9 +222,9 @@ struct gw_service {
 	struct str discover;        /* app in the registry; p NULL: endpoints */
 	struct gw_endpoint *endpoints;
 	size_t endpoints_count;
-	int protocol; /* enum gw_protocol */
+	int protocol;              /* enum gw_protocol */
 	struct str descriptor_set; /* file; p NULL: none */
-	int balance;  /* enum gw_balance */
+	int balance;               /* enum gw_balance */
 	struct request_key hash_on;
 	uint32_t hash_balance_percent; /* 0: no bound */
 	bool prefer_zone;
@@ -263,6 +264,7 @@ struct gw_defaults {
 	size_t limits_count;
 	uint64_t max_body_bytes;
 	struct gw_transform request, response;
+	struct gw_cors *cors; /* NULL: none */
 	/* "keep" or "refuse" */
 	int encoded_slash, backslash, parameters, nul;
 	bool underscores_in_headers;
@@ -395,6 +397,7 @@ struct gw_route {
 	struct str rewrite_path;   /* a template for the whole path */
 	struct gw_version *version;
 	struct gw_transform request, response;
+	struct gw_cors *cors;    /* NULL: as in defaults */
 	uint64_t max_body_bytes; /* 0: as in defaults */
 	bool websocket;
 	bool grpc; /* HTTP/JSON is translated to the service's gRPC */

@@ -13,8 +13,9 @@ static const struct stage stages[] = {
 	{ "route", stage_route },
 	{ "shed", stage_shed }, /* under overload, by the route's priority */
 	{ "limit-address",
-	  stage_limit_address },      /* limits that need no identity, before any other work */
-	{ "version", stage_version }, /* deprecated, sunset, gone */
+	  stage_limit_address },          /* limits that need no identity, before any other work */
+	{ "preflight", stage_preflight }, /* what browsers ask before */
+	{ "version", stage_version },     /* deprecated, sunset, gone */
 	{ "body-size", stage_body_size },
 	{ "authenticate", stage_authenticate },
 	{ "limit-identity", stage_limit_identity },

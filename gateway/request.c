@@ -3,6 +3,7 @@
 
 #include "gateway/analytics/analytics.h"
 #include "gateway/analytics/versions.h"
+#include "gateway/cors.h"
 #include "gateway/grpc.h"
 #include "gateway/record.h"
 #include "gateway/snapshot.h"
@@ -33,6 +34,7 @@ const char *const request_reasons[REQUEST_REASONS] = {
 	[REASON_OVERLOADED] = "overloaded",
 	[REASON_TOO_LARGE] = "too_large",
 	[REASON_FIXED] = "fixed_response",
+	[REASON_PREFLIGHT] = "cors_preflight",
 	[REASON_NO_INSTANCE] = "no_instance",
 	[REASON_SERVICE_BUSY] = "service_busy",
 	[REASON_CIRCUIT_OPEN] = "circuit_open",
@@ -222,6 +224,7 @@ void response_send_head(struct request *r)
 	limit_add_fields(r);
 	for (size_t i = 0; i < r->extra_count; i++)
 		headers_set(&r->response.headers, r->extra[i].name, r->extra[i].value);
+	cors_finish(r);
 	r->has_head = true;
 	r->down->head(r);
 }

@@ -86,7 +86,8 @@ enum request_reason {
 	REASON_RATE_LIMITED,
 	REASON_OVERLOADED, /* shed: the worker's queue is too long */
 	REASON_TOO_LARGE,
-	REASON_FIXED, /* a route that answers by itself */
+	REASON_FIXED,     /* a route that answers by itself */
+	REASON_PREFLIGHT, /* a browser's question, see cors.h */
 	REASON_NO_INSTANCE,
 	REASON_SERVICE_BUSY, /* as many requests or connections as it may have */
 	REASON_CIRCUIT_OPEN, /* too much of it fails */
@@ -167,6 +168,7 @@ struct request {
 	const struct snapshot_auth *auth; /* by which it was proven */
 	struct str request_id;
 	struct str trace_id;
+	struct str origin;           /* of the page that sent it, where routes have a policy */
 	uint64_t max_body;           /* bytes; 0: no bound */
 	struct limits_verdict limit; /* the strictest so far; rule is NULL when none applied */
 	struct str limited_by;       /* name of the limit that refused */
@@ -180,7 +182,8 @@ struct request {
 	 * opaque bytes, ended one by one, and the request is over when the sink let go of it.
 	 */
 	bool is_tunnel;
-	unsigned stage; /* next one to run */
+	bool is_preflight; /* a browser's question about a later request, for whose route it is */
+	unsigned stage;    /* next one to run */
 
 	struct transcode *transcode; /* HTTP/JSON towards a gRPC service; NULL: none */
 

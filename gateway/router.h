@@ -51,6 +51,13 @@ int router_new(struct router **out, const struct router_route *routes, size_t co
 	       struct err *err);
 void router_free(struct router **r);
 
+/* A browser's question whether a request may be sent. Of its headers only the names are known. */
+enum router_preflight {
+	ROUTER_NO_PREFLIGHT,
+	ROUTER_PREFLIGHT,     /* a header that will be there has whatever value a route wants */
+	ROUTER_PREFLIGHT_LAX, /* headers and cookies may be whatever routes want */
+};
+
 struct router_request {
 	struct str host; /* as sent, a port is ignored; "" for none */
 	struct str path; /* normalised */
@@ -59,6 +66,8 @@ struct router_request {
 	struct str query;       /* without "?" */
 	const struct http_field *fields;
 	size_t field_count;
+	enum router_preflight preflight; /* then method and query are those of the later request */
+	struct str asked_headers;        /* ... and these the names of its headers, "a, b" */
 };
 
 enum router_result {

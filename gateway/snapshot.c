@@ -352,6 +352,20 @@ static bool build_route_auths(struct build *b, struct snapshot_route *route)
 	return auths != NULL;
 }
 
+/* The route's own, or the defaults'. */
+static bool build_cors(struct build *b, struct snapshot_route *route)
+{
+	const struct gw_match *m = &route->conf->match;
+	const struct gw_cors *conf = route->conf->cors ? route->conf->cors
+						       : b->s->conf.defaults.cors;
+
+	if (!conf)
+		return true;
+	b->s->has_cors = true;
+	route->cors = cors_new(b->a, conf, m->methods, m->methods_count);
+	return route->cors != NULL;
+}
+
 static bool build_route(struct build *b, struct snapshot_route *route)
 {
 	const struct gw_conf *conf = &b->s->conf;
@@ -366,7 +380,8 @@ static bool build_route(struct build *b, struct snapshot_route *route)
 	route->request = rules_of(b, &conf->defaults.request, &c->request, c->match.path);
 	route->response = rules_of(b, &conf->defaults.response, &c->response, c->match.path);
 	return route->request && route->response && build_templates(b, route) &&
-	       build_limits(b, route) && (!c->version || build_version(b, route));
+	       build_limits(b, route) && build_cors(b, route) &&
+	       (!c->version || build_version(b, route));
 }
 
 static void complain(void *ctx, const char *sentence)
@@ -425,6 +440,12 @@ static bool build_routes(struct build *b)
 		return false;
 	b->s->default_limits = defaults.rules;
 	b->s->default_limit_count = defaults.count;
+	if (conf->defaults.cors) {
+		b->s->has_cors = true;
+		b->s->default_cors = cors_new(b->a, conf->defaults.cors, NULL, 0);
+		if (!b->s->default_cors)
+			return false;
+	}
 	for (size_t i = 0; i < conf->routes_count; i++) {
 		struct snapshot_route *route = &b->s->routes[i];
 

@@ -55,6 +55,7 @@ struct snapshot_route {
 	const struct headers_rules *respond;            /* headers of conf->respond */
 	const struct template *rewrite, *location;      /* of the path, of a redirect; NULL: none */
 	const struct snapshot_version *version;         /* NULL: none */
+	const struct cors *cors;                        /* NULL: none */
 	uint64_t max_body_bytes;
 	size_t split_at; /* of its first split, among those of all routes */
 };
@@ -77,6 +78,8 @@ struct snapshot {
 	/* limits of `defaults` that need no identity: for requests that match no route (404) */
 	const struct limits_rule *const *default_limits;
 	size_t default_limit_count;
+	const struct cors *default_cors; /* for them as well; NULL: none */
+	bool has_cors;                   /* any route */
 };
 
 /*

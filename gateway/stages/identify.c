@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who speaks, and under which name the request is known: client address, request id, trace. */
+#include "gateway/cors.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
 #include "gateway/worker.h"
@@ -69,6 +70,7 @@ enum stage_result stage_identify(struct request *r)
 {
 	const struct gw_conf *conf = &r->conf->snapshot->conf;
 
+	cors_note_origin(r);
 	if (conf->trusted_proxies_count && is_trusted(conf, &r->client)) {
 		const struct http_field *id = http_find(r->headers.fields, r->headers.count,
 							HTTP_X_REQUEST_ID);

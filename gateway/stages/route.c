@@ -79,8 +79,11 @@ enum stage_result stage_route(struct request *r)
 		.fields = r->headers.fields,
 		.field_count = r->headers.count,
 	};
-	enum router_result result = router_match(s->router, &q, &r->match);
+	enum router_result result;
 
+	if (cors_find_preflight(r, &q))
+		return STAGE_NEXT;
+	result = router_match(s->router, &q, &r->match);
 	if (result == ROUTER_FOUND) {
 		r->route = &s->routes[r->match.route];
 		return STAGE_NEXT;

@@ -191,6 +191,25 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "f: routes[6].redirect: has ${path.id}, but the path of \"match\" has no {id}\n"
 		  "f: routes[7].redirect.location: must not begin with \"//\": say which scheme, "
 		  "not \"//x\"\n" },
+		{ BASE "{'name':'a','match':{'path':'/a'},'service':'feed','cors':{'origins':"
+		       "['*'],'credentials':true}},"
+		       "{'name':'b','match':{'path':'/b'},'service':'feed','cors':{'origins':"
+		       "['*','https://a.example/'],'methods':['*'],'headers':['*','X-A']}},"
+		       "{'name':'c','match':{'path':'/c'},'service':'feed','cors':{'origins':[],"
+		       "'credentials':true,'exposed_headers':['*']}},"
+		       "{'name':'d','match':{'path':'/d'},'service':'feed','cors':{}},"
+		       "{'name':'e','match':{'path':'/e'},'service':'feed','cors':null}]}",
+		  "f: routes[0].cors.credentials: cannot be with \"origins\": [\"*\"]: any page "
+		  "could act for whoever opens it; name the origins\n"
+		  "f: routes[1].cors.origins[1]: must be scheme, host and perhaps port, in lower "
+		  "case, without a path, not \"https://a.example/\"\n"
+		  "f: routes[1].cors.methods[0]: must be a method; without \"methods\" it is those "
+		  "of the route, not \"*\"\n"
+		  "f: routes[1].cors.origins: \"*\" must stand alone\n"
+		  "f: routes[1].cors.headers: \"*\" must stand alone\n"
+		  "f: routes[2].cors.exposed_headers: \"*\" means nothing to browsers with "
+		  "\"credentials\": name the headers\n"
+		  "f: routes[3].cors.origins: is required\n" },
 		{ BASE "{'name':'a','match':{'path':'/a'},'redirect':{'status':304,'location':"
 		       "'/b'}}]}",
 		  "f: routes[0].redirect.status: must be 301, 302, 303, 307 or 308, not 304\n" },
