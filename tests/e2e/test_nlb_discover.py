@@ -17,11 +17,14 @@ REGISTRY = "10.0.0.9"
 class Registry:
     """A registryd on a host of its own."""
 
-    def __init__(self, chain):
+    def __init__(self, chain, curl=(), **more):
         self.chain = chain
+        self.curl = curl
+        self.url = f"{'https' if 'tls' in more else 'http'}://{REGISTRY}:8761"
         self.host = chain.lab.add_host("registry", REGISTRY)
         snapshot = chain.lab.path("registry", "snapshot")
-        config = {"bind": f"{REGISTRY}:8761", "store": {"type": "memory", "snapshot": snapshot}}
+        config = {"bind": f"{REGISTRY}:8761", "store": {"type": "memory", "snapshot": snapshot},
+                  **more}
         path = chain.lab.write_json(config, "registry.json")
         self.proc = self.host.start("registryd", [chain.program("registryd"), "-c", path])
         self.host.wait_port(8761, self.proc)
@@ -30,18 +33,44 @@ class Registry:
         instance = {"address": address, "port": 443, "weight": weight, "lease_s": 60}
         self.host.run(
             *("curl", "-sSf", "-X", "PUT", "-H", "Content-Type: application/json"),
-            *("-d", json.dumps(instance)),
-            f"http://{REGISTRY}:8761/v1/apps/rider-gateway/instances/{name}",
+            *("-d", json.dumps(instance), *self.curl),
+            f"{self.url}/v1/apps/rider-gateway/instances/{name}",
         )
 
 
-def write(chain, cache=None):
+def write(chain, cache=None, **more):
     document = chain.config(discover="rider-gateway", health=None)
     del document["vips"][0]["gateways"]
     document["registry"] = {"urls": [f"http://{REGISTRY}:8761"]}
     if cache:
         document["registry"]["cache"] = cache
+    document["registry"].update(more)
     chain.lab.write_json(document, "nlb.json")
+
+
+def test_registry_that_wants_a_token_over_tls(make_chain, authority):
+    chain = make_chain(gateways=1)
+    folder = os.path.dirname(chain.lab.path("tls", "x"))
+    certificate, key = authority.issue("registry", ["registry"], directory=folder,
+                                       names=[f"IP:{REGISTRY}"])
+    secret = "0123456789abcdef-secret"
+    registry = Registry(
+        chain, curl=("--cacert", authority.certificate, "-H", f"Authorization: Bearer {secret}"),
+        tls={"certificates": [{"certificate": certificate, "key": key}]},
+        tokens=[{"name": "nlb", "token": secret}])
+    registry.register("gw1", chain.gateways["gw1"].address)
+    token = chain.lab.path("tls", "token")
+    with open(token, "w", encoding="ascii") as file:
+        file.write("not-the-right-one-0123")
+    write(chain, urls=[registry.url], token=f"$file:{token}", tls={"ca": authority.certificate})
+    chain.start_nlbd()
+    chain.nlbd.wait_log("registry: lost.*401")
+    with open(token, "w", encoding="ascii") as file:
+        file.write(secret)
+    chain.nlbd.signal(1)
+    chain.wait_up(1)
+    assert secret not in chain.nlbd.log()
+    assert set(chain.spread(5)) == {"gw1"}
 
 
 def test_starts_from_the_cache_file_without_a_registry(make_chain):
