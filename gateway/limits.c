@@ -298,9 +298,12 @@ static struct limits_verdict refusal(const struct limits_rule *rule, const struc
 	uint64_t need_ns = debt_ns + MIN(terms->unit_ns, rule->burst_ns);
 	uint64_t wait_ns = need_ns > rule->burst_ns ? need_ns - rule->burst_ns : 0;
 
+	/* Nobody knows when Redis is back. */
+	if (terms->is_closed)
+		wait_ns = MAX(wait_ns, NSEC_PER_SEC);
 	return (struct limits_verdict) {
 		.rule = rule,
-		.retry_after_ns = terms->is_closed ? MAX(wait_ns, NSEC_PER_SEC) : wait_ns,
+		.retry_after_ns = wait_ns,
 		.reset_ns = debt_ns,
 	};
 }
@@ -311,11 +314,12 @@ static struct limits_verdict grant(const struct limits_rule *rule, const struct 
 {
 	uint64_t room_ns = debt_ns < rule->burst_ns ? rule->burst_ns - debt_ns : 0;
 	int32_t leased = slot->lease ? atomic_load(&slot->lease->leased) : 0;
+	uint64_t ahead = leased > 0 ? (uint64_t)leased : 0;
 
 	return (struct limits_verdict) {
 		.is_allowed = true,
 		.rule = rule,
-		.remaining = room_ns / terms->unit_ns + (uint64_t)MAX(leased, 0),
+		.remaining = room_ns / terms->unit_ns + ahead,
 		.reset_ns = debt_ns,
 	};
 }

@@ -271,9 +271,9 @@ void redis_script_init(struct redis_script *script, struct str text)
 /* One number for all connections, so that a script can tell whether this one knows it. */
 static uint64_t next_load(void)
 {
-	static _Atomic uint64_t last;
+	static uint64_t last;
 
-	return ++last;
+	return __atomic_add_fetch(&last, 1, __ATOMIC_RELAXED);
 }
 
 static int script_load(struct redis *r, struct redis_script *script)

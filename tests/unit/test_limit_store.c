@@ -10,14 +10,17 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "gateway/limit_script.h"
 #include "gateway/limits_private.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
+#include "lib/hash.h"
 #include "lib/log.h"
 #include "lib/loop.h"
 #include "tests/unit/unit.h"
 
 #define GATEWAYS    3
+#define ALL_BURSTS  30U /* of ten, at each gateway */
 #define PATIENCE_MS 10000
 
 struct gateway {
@@ -206,9 +209,9 @@ static void what_was_too_much_is_paid_back(void **state)
 	if (!w)
 		skip();
 	/* All three at the same moment: none can know of the others. */
-	for (int i = 0; i < 10 * GATEWAYS; i++)
+	for (int i = 0; i < (int)ALL_BURSTS; i++)
 		passed += check(&w->gateways[i % GATEWAYS], &rule, "192.0.2.1").is_allowed;
-	assert_in_range(passed, 10, 10 * GATEWAYS);
+	assert_in_range(passed, 10, ALL_BURSTS);
 	wait_until_settled(w);
 	/* 20 too many take two seconds. This gateway may have heard of none of them yet: then it
 	 * learns it with the first request that its own count lets pass. */
@@ -219,7 +222,7 @@ static void what_was_too_much_is_paid_back(void **state)
 		elapsed_ns = clock_mono_ns() - begun_ns;
 		assert_true(elapsed_ns < PATIENCE_MS * NSEC_PER_MSEC);
 		usleep(2000);
-	} while (passed < 10 * GATEWAYS + 5);
+	} while (passed < ALL_BURSTS + 5);
 	/* No more than the burst and what the time has earned, but for that one. */
 	assert_true((double)passed <= 10 + 10.0 * (double)elapsed_ns / 1e9 + 2);
 	world_free(w);
@@ -259,7 +262,7 @@ static int by_time(const void *a, const void *b)
 	return *x < *y ? -1 : *x > *y;
 }
 
-#define THREADS (2 * GATEWAYS)
+#define THREADS 6 /* two for each gateway */
 
 /* Returns how many were admitted, sorted in `out`. */
 static size_t run_load(struct world *w, const struct limits_rule *rule, uint64_t ms,
@@ -443,6 +446,99 @@ static void a_refused_script_is_a_failure(void **state)
 	world_free(w);
 }
 
+/* --- the script itself
+ * ----------------------------------------------------------------------------
+ */
+
+struct asked {
+	int64_t items[LIMIT_SCRIPT_ITEMS];
+	int answers, ups;
+};
+
+static void on_script(const struct redis_answer *answer, void *arg)
+{
+	struct asked *asked = arg;
+
+	assert_int_equal(answer->error, 0);
+	for (size_t i = 0; i < LIMIT_SCRIPT_ITEMS; i++)
+		assert_true(redis_int(redis_item(answer->reply, i), &asked->items[i]));
+	asked->answers++;
+}
+
+static void on_state(struct redis *r, bool is_up, const char *detail, void *arg)
+{
+	(void)r;
+	(void)detail;
+	((struct asked *)arg)->ups += is_up;
+}
+
+static void step_until(struct loop *loop, const int *counter, int value)
+{
+	uint64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+
+	while (*counter < value) {
+		assert_true(clock_mono_ms() < until_ms);
+		loop_step(loop, 20);
+	}
+}
+
+/* A request an hour: while the test runs nothing is earned, and whole numbers tell it all. */
+static void the_script_agrees_with_a_count(void **state)
+{
+	const uint64_t token_us = 3600ULL * 1000000, burst = 50;
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct asked asked = { .answers = 0 };
+	struct redis_options options = { .on_state = on_state, .arg = &asked };
+	struct redis_script script;
+	struct loop *loop;
+	struct redis *redis;
+	int64_t debt = 0, clock_us = 0;
+
+	if (!w)
+		skip();
+	loop = loop_new();
+	options.url = w->options.url;
+	redis = redis_new(loop, &options);
+	redis_script_init(&script, limit_script_text);
+	step_until(loop, &asked.ups, 1);
+	for (int i = 0; i < 2000; i++) {
+		/* Mostly near the limit; now and then more is given back than was taken. */
+		int64_t settle = (int64_t)(random_u64() % 8) - (debt > 40 ? 6 : 3);
+		int64_t want = (int64_t)(random_u64() % 20), room, granted = 0;
+		int64_t sharers = 1 + (int64_t)(random_u64() % 4);
+		bool is_stale = random_u64() % 4 == 0;
+		char text[7][32];
+		struct str args[8] = { STR("k") };
+
+		snprintf(text[0], 32, "%" PRIu64, token_us);
+		snprintf(text[1], 32, "%" PRIu64, token_us * burst);
+		snprintf(text[2], 32, "%" PRId64, settle);
+		snprintf(text[3], 32, "%" PRId64, want);
+		snprintf(text[4], 32, "0");
+		snprintf(text[5], 32, "%" PRId64, sharers);
+		snprintf(text[6], 32, "%" PRId64, is_stale ? clock_us - 5 : clock_us);
+		for (size_t n = 0; n < CASES(text); n++)
+			args[n + 1] = str_from(text[n]);
+		asked.answers = 0;
+		assert_int_equal(redis_eval(redis, &script, 1, args, 8, on_script, &asked), 0);
+		step_until(loop, &asked.answers, 1);
+
+		assert_int_equal(asked.items[LIMIT_SCRIPT_MOVED], debt > 0 && is_stale);
+		debt = MAX(debt + settle, 0L);
+		room = (int64_t)burst - debt;
+		if (room > 0)
+			granted = MIN(want, (room + sharers - 1) / sharers);
+		debt += granted;
+		assert_int_equal(asked.items[LIMIT_SCRIPT_GRANTED], granted);
+		clock_us = asked.items[LIMIT_SCRIPT_CLOCK];
+		assert_in_range(asked.items[LIMIT_SCRIPT_DEBT] + (int64_t)token_us / 2,
+				(uint64_t)debt * token_us, (uint64_t)debt * token_us + token_us);
+	}
+	redis_free(&redis);
+	loop_free(loop);
+	world_free(w);
+}
+
 /* More new keys at once than Redis can be told of: it is not overrun, and nobody is refused. */
 static void a_flood_of_keys_is_no_failure(void **state)
 {
@@ -481,6 +577,7 @@ int main(void)
 		cmocka_unit_test(open_lets_all_pass),
 		cmocka_unit_test(closed_refuses_all),
 		cmocka_unit_test(a_refused_script_is_a_failure),
+		cmocka_unit_test(the_script_agrees_with_a_count),
 		cmocka_unit_test(a_flood_of_keys_is_no_failure),
 	};
 

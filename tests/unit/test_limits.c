@@ -304,6 +304,73 @@ static void keys_tell_apart_whom_they_should(void **state)
 	}
 }
 
+static void counts_by_api_key(void **state)
+{
+	struct limits_table *t = limits_table_new(64);
+	struct limits_rule rule = rule_of("k", "api_key", 1, 60, 0);
+	const struct limits_rule *rules[] = { &rule };
+	struct net_addr client = client_of("192.0.2.1");
+	struct limits_subject subject = { .client = &client };
+	struct identity *ids[2] = {
+		identity_new(STR("{\"sub\":\"u\",\"id\":\"k1\"}"), STR("sub"), 0),
+		identity_new(STR("{\"sub\":\"u\",\"id\":\"k2\"}"), STR("sub"), 0),
+	};
+	struct limits_verdict v;
+
+	assert_true(rule.needs_identity);
+	for (size_t i = 0; i < CASES(ids); i++) {
+		ids[i]->key_id = identity_claim(ids[i], STR("id"));
+		subject.identity = ids[i];
+		limits_check(t, rules, 1, &subject, S, &v);
+		assert_true(v.is_allowed);
+		limits_check(t, rules, 1, &subject, S, &v);
+		assert_false(v.is_allowed);
+	}
+	/* Who came by a token has no key: by address. */
+	ids[0]->key_id = NULL;
+	subject.identity = ids[0];
+	limits_check(t, rules, 1, &subject, S, &v);
+	assert_true(v.is_allowed);
+	subject.identity = NULL;
+	limits_check(t, rules, 1, &subject, S, &v);
+	assert_false(v.is_allowed);
+	identity_put(&ids[0]);
+	identity_put(&ids[1]);
+	limits_table_free(&t);
+}
+
+static void a_rule_in_shadow_only_counts(void **state)
+{
+	struct limits_table *t = limits_table_new(64);
+	struct limits_rule real = rule_of("real", "ip", 10, 60, 0);
+	struct limits_rule dark = rule_of("dark", "ip", 3, 60, 0);
+	const struct limits_rule *rules[] = { &dark, &real };
+	struct net_addr client = client_of("192.0.2.1");
+	struct limits_subject subject = { .client = &client };
+	struct limits_counts counts;
+	struct limits_verdict v;
+
+	dark.is_shadow = true;
+	for (uint64_t i = 0; i < 15; i++) {
+		limits_check(t, rules, 2, &subject, S, &v);
+		limits_count(t, &v);
+		assert_int_equal(v.is_allowed, i < 10);
+		assert_ptr_equal(v.rule, &real);
+		assert_ptr_equal(v.shadowed, i < 3 || i >= 10 ? NULL : &dark);
+	}
+	limits_table_counts(t, &real, &counts);
+	assert_int_equal(counts.refused, 5);
+	assert_int_equal(counts.shadowed, 0);
+	limits_table_counts(t, &dark, &counts);
+	assert_int_equal(counts.refused, 0);
+	assert_int_equal(counts.shadowed, 7);
+	/* One alone is no limit at all: nothing is told of it. */
+	limits_check(t, rules, 1, &subject, S, &v);
+	assert_true(v.is_allowed);
+	assert_null(v.rule);
+	limits_table_free(&t);
+}
+
 static void refuses_rules_it_cannot_keep(void **state)
 {
 	static const char *const bad_keys[] = { "",       "users", "header:", "header:a b",
@@ -440,6 +507,8 @@ int main(void)
 		cmocka_unit_test(agrees_with_a_bucket_that_is_refilled),
 		cmocka_unit_test(no_rule_is_charged_when_another_refuses),
 		cmocka_unit_test(keys_tell_apart_whom_they_should),
+		cmocka_unit_test(counts_by_api_key),
+		cmocka_unit_test(a_rule_in_shadow_only_counts),
 		cmocka_unit_test(refuses_rules_it_cannot_keep),
 		cmocka_unit_test(writes_the_fields),
 		cmocka_unit_test(a_full_table_forgets_the_least),
