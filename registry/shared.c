@@ -21,7 +21,7 @@
 #define WAIT_MS      2000 /* of a write, for us to get ready */
 #define MAX_PENDING  16384
 #define MAX_OUT      (64UL << 20)
-#define MAX_QUEUED   10000
+#define NEWS_MS      10000 /* between two times the same */
 #define FLUSH_MAX_MS 1000
 
 /* A write on its way. */
@@ -39,14 +39,18 @@ struct shared_job {
 
 void shared_news(struct reg_shared *s, const char *fmt, ...)
 {
-	char text[512];
+	char text[sizeof(s->last_news)];
 	va_list ap;
 
-	if (!s->config.on_news)
-		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	/* What fails is tried again soon, and fails for the same reason. */
+	if (!s->config.on_news || (strcmp(text, s->last_news) == 0 &&
+				   loop_now_ms(s->writer.loop) - s->last_news_ms < NEWS_MS))
+		return;
+	snprintf(s->last_news, sizeof(s->last_news), "%s", text);
+	s->last_news_ms = loop_now_ms(s->writer.loop);
 	s->config.on_news(text, s->config.arg);
 }
 
@@ -313,6 +317,9 @@ void shared_enter(struct reg_shared *s, enum shared_state state)
 void shared_recover(struct reg_shared *s, const char *why)
 {
 	if (s->state != SHARED_READY && s->state != SHARED_AWAY)
+		return;
+	/* It begins by itself when both are there. */
+	if (!redis_is_up(s->commands) || !redis_is_up(s->tail))
 		return;
 	if (s->state == SHARED_READY)
 		shared_news(s, "%s; comparing", why);

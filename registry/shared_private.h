@@ -62,6 +62,8 @@ struct reg_shared {
 	bool is_tailing;     /* an XREAD is on its way */
 	bool was_ready, is_told_away;
 	char why[160]; /* away */
+	char last_news[512];
+	uint64_t last_news_ms;
 
 	struct list sent;    /* struct shared_job: without an answer */
 	struct list seen;    /* answered: until their change comes by the stream */

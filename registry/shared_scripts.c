@@ -25,15 +25,15 @@
 	"local function num(n) return string.format('%.0f', n) end\n"
 
 /* Refuses whoever is of another life of Redis, or has seen more than it knows. */
-#define BEGIN                                                                            \
-	"local m = redis.call('HMGET', KEYS[1], 'epoch', 'index', 'filling')\n"          \
-	"if m[1] ~= ARGV[1] or m[3] or tonumber(m[2]) < tonumber(ARGV[2]) then\n"        \
-	"  return {-1}\n"                                                                \
-	"end\n" NOW "local function add(...)\n"                                          \
-	"  redis.call('XADD', KEYS[3], 'MAXLEN', '~', 200000, '*', 'f', ARGV[3], ...)\n" \
-	"end\n"                                                                          \
-	"local function next_index()\n"                                                  \
-	"  return num(redis.call('HINCRBY', KEYS[1], 'index', 1))\n"                     \
+#define BEGIN                                                                           \
+	"local m = redis.call('HMGET', KEYS[1], 'epoch', 'index', 'filling')\n"         \
+	"if m[1] ~= ARGV[1] or m[3] or tonumber(m[2]) < tonumber(ARGV[2]) then\n"       \
+	"  return {-1}\n"                                                               \
+	"end\n" NOW "local function add(...)\n"                                         \
+	"  redis.call('XADD', KEYS[3], 'MAXLEN', '~', 10000, '*', 'f', ARGV[3], ...)\n" \
+	"end\n"                                                                         \
+	"local function next_index()\n"                                                 \
+	"  return num(redis.call('HINCRBY', KEYS[1], 'index', 1))\n"                    \
 	"end\n"
 
 /* new epoch, new index */

@@ -465,6 +465,131 @@ static void agrees_with_a_simple_model(void **state)
 	reg_store_free(&s);
 }
 
+/* --- of a store that several registries share ------------------------------------------------ */
+
+static int take(struct reg_store *s, const char *id, uint64_t index, uint64_t now_ms)
+{
+	struct reg_instance i = instance(id, 30);
+
+	i.index = index;
+	i.registered_ms = 77;
+	i.override = REG_DOWN;
+	return reg_store_take(s, APP, &i, now_ms);
+}
+
+static void takes_what_others_say_under_their_index(void **state)
+{
+	struct reg_store *s = store();
+	struct reg_instance got;
+
+	(void)state;
+	assert_int_equal(take(s, "a", 150, 0), 0);
+	assert_int_equal(take(s, "b", 160, 0), 0);
+	assert_int_equal(take(s, "a", 155, 0), 0); /* newer than ours, and under the next number */
+	assert_int_equal(take(s, "b", 159, 0), 0); /* older than ours: nothing */
+	assert_string_equal(seen, "+a@150 +b@160 +a@161");
+	reg_entry_get(reg_store_find(s, APP, STR("a")), &got);
+	assert_int_equal(got.override, REG_DOWN);
+	assert_int_equal(got.registered_ms, 77);
+	reg_store_advance(s, 199);
+	reg_store_depart(s, APP, STR("b"), 1, true);
+	reg_store_depart(s, APP, STR("nobody"), 1, true);
+	assert_int_equal(reg_store_index(s), 200);
+	assert_int_equal(reg_store_stats(s)->expiries, 1);
+	reg_store_cap(s, 150);
+	reg_store_depart(s, APP, STR("a"), 1, false);
+	assert_int_equal(reg_store_index(s), 151);
+	reg_store_begin(s, 300);
+	assert_int_equal(reg_store_history_index(s), 300);
+	reg_store_free(&s);
+}
+
+/* "a b" of those that the others are to be told of. */
+static void untold(struct reg_store *s, uint64_t now_ms, char *out, size_t size)
+{
+	const struct reg_entry *e;
+	size_t len = 0;
+
+	out[0] = '\0';
+	while ((e = reg_store_next_untold(s, now_ms)) != NULL) {
+		struct reg_instance i;
+
+		reg_entry_get(e, &i);
+		len += (size_t)snprintf(out + len, size - len, "%s%.*s", len ? " " : "",
+					STR_ARG(i.id));
+	}
+}
+
+static void tells_of_renewals_a_third_of_a_lease_apart(void **state)
+{
+	struct reg_store *s = store_with((struct reg_store_config) { .is_shared = true });
+	char text[64];
+
+	(void)state;
+	put(s, "a", 30, 0);
+	put(s, "b", 30, 0);
+	untold(s, 5 * SEC, text, sizeof(text));
+	assert_string_equal(text, ""); /* registrations are known */
+	for (uint64_t now = 0; now < 10 * SEC; now += SEC)
+		reg_store_renew(s, APP, STR("a"), now);
+	untold(s, 10 * SEC - 1, text, sizeof(text));
+	assert_string_equal(text, "");
+	untold(s, 10 * SEC, text, sizeof(text));
+	assert_string_equal(text, "a"); /* b was not renewed */
+	reg_store_renew(s, APP, STR("a"), 11 * SEC);
+	reg_store_renew(s, APP, STR("b"), 11 * SEC); /* due already */
+	untold(s, 11 * SEC + 1, text, sizeof(text));
+	assert_string_equal(text, "b");
+	untold(s, 20 * SEC, text, sizeof(text));
+	assert_string_equal(text, "a");
+	reg_store_untold(s, APP, STR("a"), 20 * SEC); /* it failed */
+	untold(s, 20 * SEC + 1, text, sizeof(text));
+	assert_string_equal(text, "a");
+	reg_store_renew(s, APP, STR("a"), 25 * SEC);
+	reg_store_remove(s, APP, STR("a"), 26 * SEC);
+	untold(s, 60 * SEC, text, sizeof(text));
+	assert_string_equal(text, "");
+	reg_store_free(&s);
+}
+
+static int expiring;
+
+static bool on_expire(const struct reg_entry *e, void *arg)
+{
+	(void)e;
+	(void)arg;
+	expiring++;
+	return false;
+}
+
+static void others_may_have_heard_of_a_renewal(void **state)
+{
+	struct reg_store *s =
+		store_with((struct reg_store_config) { .is_shared = true, .on_expire = on_expire });
+
+	(void)state;
+	expiring = 0;
+	put(s, "a", 10, 0);
+	reg_store_heard(s, APP, STR("a"), 5 * SEC, 6 * SEC);
+	reg_store_heard(s, APP, STR("a"), 4 * SEC, 7 * SEC); /* older */
+	reg_store_sweep(s, 15 * SEC - 1);
+	assert_int_equal(expiring, 0);
+	reg_store_sweep(s, 15 * SEC);
+	assert_int_equal(expiring, 1);
+	assert_non_null(reg_store_find(s, APP, STR("a"))); /* somebody else decides */
+	reg_store_sweep(s, 15 * SEC + 999);
+	assert_int_equal(expiring, 1);
+	reg_store_sweep(s, 16 * SEC);
+	assert_int_equal(expiring, 2); /* asked again after a second */
+	reg_store_grace(s, 17 * SEC);
+	reg_store_sweep(s, 27 * SEC - 1);
+	assert_int_equal(expiring, 2);
+	reg_store_sweep(s, 27 * SEC);
+	assert_int_equal(expiring, 3);
+	assert_int_equal(reg_store_stats(s)->expiries, 0);
+	reg_store_free(&s);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -482,6 +607,9 @@ int main(void)
 		cmocka_unit_test(eager_renewals_do_not_cover_for_the_silent),
 		cmocka_unit_test(can_be_switched_off),
 		cmocka_unit_test(agrees_with_a_simple_model),
+		cmocka_unit_test(takes_what_others_say_under_their_index),
+		cmocka_unit_test(tells_of_renewals_a_third_of_a_lease_apart),
+		cmocka_unit_test(others_may_have_heard_of_a_renewal),
 	};
 
 	return cmocka_run_group_tests_name("reg_store", tests, NULL, NULL);
