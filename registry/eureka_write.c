@@ -146,7 +146,7 @@ static void upper(struct eureka_writer *w, const char *name, const char *app)
 	char big[REG_APP_MAX + 1];
 	size_t len = 0;
 
-	for (; app[len] && len < REG_APP_MAX; len++)
+	for (; len < REG_APP_MAX && app[len]; len++)
 		big[len] = (char)toupper((unsigned char)app[len]);
 	text(w, name, str_of(big, len));
 }

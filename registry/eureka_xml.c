@@ -245,11 +245,11 @@ static json_t *text_value(const struct buf *text)
 static void add_attributes(struct parser *p, struct frame *f, const XML_Char **attributes)
 {
 	for (; attributes[0]; attributes += 2) {
-		char name[64] = "@";
+		char name[64];
 
 		if (strlen(attributes[0]) > sizeof(name) - 2)
 			continue;
-		strcat(name, attributes[0]);
+		snprintf(name, sizeof(name), "@%s", attributes[0]);
 		set_member(p, f, name, json_string(attributes[1]));
 	}
 }
