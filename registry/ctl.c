@@ -287,7 +287,7 @@ static const char *env(const char *name, const char *without)
 int main(int argc, char **argv)
 {
 	struct ctl o = { .drain_ms = DEFAULT_DRAIN_MS };
-	const char *token = env("REGISTRY_TOKEN", NULL);
+	const char *token = env(CTL_TOKEN_ENV, NULL);
 	int opt, status = -1;
 
 	o.url = env("GATEHOUSE_REGISTRY", DEFAULT_URL);

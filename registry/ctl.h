@@ -12,7 +12,8 @@
 
 enum { DONE = 0, FAILED = 1, USAGE = 2 };
 
-#define CTL_BODY_MAX (256UL << 20)
+#define CTL_BODY_MAX  (256UL << 20)
+#define CTL_TOKEN_ENV "REGISTRY_TOKEN"
 
 struct ctl {
 	struct http_base base;

@@ -65,6 +65,7 @@ __attribute__((noreturn)) static void become(char *const *command, pid_t parent,
 		if (null >= 0 && dup2(null, STDIN_FILENO) == STDIN_FILENO && null != STDIN_FILENO)
 			close(null);
 	}
+	unsetenv(CTL_TOKEN_ENV); /* ours, not the service's */
 	/* Should we be killed, nobody would renew it nor tell it to end. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)

@@ -237,7 +237,7 @@ def test_a_service_outlives_its_registry(registry, procs, program, tmp_path):
     assert run.end(15) == 0, "nobody to tell is no reason to stay"
 
 
-def test_command_that_cannot_be_started(ctl, registry):
+def test_command_that_cannot_be_started(ctl, registry, program):
     status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--at-once", "--", "/nonexistent")
     assert status == 127 and "/nonexistent" in err
     status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--", "/etc/passwd")
@@ -246,6 +246,14 @@ def test_command_that_cannot_be_started(ctl, registry):
     assert ctl("apps", "--", "true")[0] == 2
     status, _, err = ctl("register", "user", "u1", "127.0.0.1:9", "--", "sh", "-c", "exit 9")
     assert status == 9 and err == ""
+    # Nothing of ours is handed on: neither the token nor descriptors.
+    done = subprocess.run(
+        [program("registryctl"), "register", "user", "u1", "127.0.0.1:9", "--", "sh", "-c",
+         "echo $REGISTRY_TOKEN $KEPT; ls /proc/self/fd"],
+        capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL,
+        env={"GATEHOUSE_REGISTRY": registry.url, "REGISTRY_TOKEN": "x" * 20, "KEPT": "kept",
+             "PATH": os.environ["PATH"]})
+    assert done.stdout.split() == ["kept", "0", "1", "2", "3"], done  # 3: of ls itself
     # Its options are its own, and no shell looks at them.
     status, out, _ = ctl("register", "user", "u1", "127.0.0.1:9", "--", "echo", "--zone", "$HOME;x")
     assert (status, out) == (0, "--zone $HOME;x\n")
