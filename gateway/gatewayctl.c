@@ -260,6 +260,33 @@ static void print_routes(const json_t *routes)
 	table_print(t);
 }
 
+static void print_auths(const json_t *auths)
+{
+	static const char *const header[] = { "AUTH", "TYPE", ">KEYS", "FROM", "STATE", NULL };
+	struct table *t = json_array_size(auths) ? table_new(header) : NULL;
+	json_t *auth;
+	size_t i;
+
+	if (!t)
+		return;
+	json_array_foreach (auths, i, auth) {
+		const char *from = text_of(auth, json_object_get(auth, "url") ? "url" : "file");
+		const char *problem = json_string_value(json_object_get(auth, "problem"));
+
+		table_cell(t, "%s", text_of(auth, "name"));
+		table_cell(t, "%s", text_of(auth, "type"));
+		if (json_object_get(auth, "keys"))
+			table_cell(t, "%lld", number_of(auth, "keys"));
+		else
+			table_cell(t, "-");
+		table_cell(t, "%s", from);
+		table_cell(t, "%s%s%s", text_of(auth, "state"), problem ? ": " : "",
+			   problem ? problem : "");
+	}
+	table_print(t);
+	putchar('\n');
+}
+
 static void print_workers(const json_t *workers)
 {
 	static const char *const header[] = { ">WORKER",   ">CONNECTIONS",    ">ACCEPTED",
@@ -301,6 +328,7 @@ static void print_status(const json_t *s)
 	putchar('\n');
 	print_workers(json_object_get(s, "per_worker"));
 	putchar('\n');
+	print_auths(json_object_get(s, "auth"));
 	print_services(json_object_get(s, "services"));
 	print_circuits(json_object_get(s, "services"));
 	putchar('\n');

@@ -124,10 +124,11 @@ static struct entry *find(const struct shard *shard, uint64_t hash, const struct
 static struct entry *entry_new(const struct revocation *r)
 {
 	struct entry *e = malloc(sizeof(*e) + r->value.len + r->auth.len);
-	char *text = (char *)(e + 1);
+	char *text;
 
 	if (!e)
 		return NULL;
+	text = (char *)(e + 1);
 	*e = (struct entry) { .r = *r };
 	if (r->value.len)
 		memcpy(text, r->value.p, r->value.len);

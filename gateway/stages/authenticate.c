@@ -230,8 +230,10 @@ static void add_challenges(struct request *r, const struct attempt *a, const cha
 
 	for (size_t i = 0; i < r->route->auth_count; i++) {
 		const struct snapshot_auth *auth = r->route->auths[i];
-		bool has_error = error && auth == a->auth, is_there = !auth->challenge.p;
+		bool has_error = error && auth == a->auth, is_there = false;
 
+		if (!auth->challenge.p)
+			continue;
 		for (size_t j = 0; j < i; j++)
 			is_there |= str_eq(r->route->auths[j]->challenge, auth->challenge);
 		if (is_there && !has_error)

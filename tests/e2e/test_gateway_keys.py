@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from conftest import assert_problem, headers_of
+from conftest import assert_problem, headers_of, seen
 from issuer import Key, Url, key_set
 from procs import wait_until
 from rig import bearer, free_port
@@ -126,7 +126,7 @@ def test_the_last_good_keys_stay(url_rig, urls, keys):
     wait_until(lambda: state_of(rig)["state"] == "good", "a good fetch", 40)
 
 
-def test_rotation_with_requests_in_flight(url_rig, urls, keys):
+def test_rotation_with_requests_in_flight(url_rig, urls, keys, services):
     url = urls([keys[0]])
     rig = url_rig(url=url.url(), allow_http=True, refresh_s=600).start()
     old, new = keys[0].token(ISSUER), keys[1].token(ISSUER)
@@ -138,6 +138,7 @@ def test_rotation_with_requests_in_flight(url_rig, urls, keys):
 
     thread = threading.Thread(target=go_slowly)
     thread.start()
+    wait_until(lambda: any("delay" in r["target"] for r in seen(services)), "it at the service")
     url.publish(keys[1])
     assert ask(rig, new).status == 401  # what makes it look
     wait_until(lambda: ask(rig, new).status == 200, "the new key", 10)
