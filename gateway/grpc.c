@@ -161,9 +161,12 @@ struct str grpc_decode_message(struct arena *a, struct str value)
 		int high = value.p[i] == '%' && value.len - i > 2 ? hex_digit(value.p[i + 1]) : -1;
 		int low = high < 0 ? -1 : hex_digit(value.p[i + 2]);
 
-		out[n++] = low < 0 ? value.p[i] : (char)(high << 4 | low);
-		if (low >= 0)
-			i += 2;
+		if (low < 0) {
+			out[n++] = value.p[i];
+			continue;
+		}
+		out[n++] = (char)(high << 4 | low);
+		i += 2;
 	}
 	return str_of(out, n);
 }
@@ -177,8 +180,13 @@ struct str grpc_decode_binary(struct arena *a, struct str value)
 		return (struct str) { 0 };
 	while (value.len && value.p[value.len - 1] == '=')
 		value.len--;
-	for (size_t i = 0; i < value.len; i++)
-		text[i] = value.p[i] == '+' ? '-' : value.p[i] == '/' ? '_' : value.p[i];
+	for (size_t i = 0; i < value.len; i++) {
+		text[i] = value.p[i];
+		if (text[i] == '+')
+			text[i] = '-';
+		else if (text[i] == '/')
+			text[i] = '_';
+	}
 	len = base64url_decode(out, str_of(text, value.len));
 	return len < 0 ? (struct str) { 0 } : str_of(out, (size_t)len);
 }

@@ -198,8 +198,10 @@ static int fit_value(const struct template *t, const struct part *part, struct s
 	return value->p ? 0 : -ENOMEM;
 }
 
-static int finish(struct str *out, const struct template *t, struct str text, struct arena *a)
+static int finish(struct str *out, const struct template *t, struct str text, struct request *r)
 {
+	/* Its own semicolons are the configuration's. */
+	unsigned allow = r->conf->snapshot->conf.path_allow | PATH_ALLOW_PARAMETERS;
 	const char *problem = NULL;
 
 	switch (t->use) {
@@ -209,8 +211,11 @@ static int finish(struct str *out, const struct template *t, struct str text, st
 	case TEMPLATE_PATH:
 		if (!template_has_all_segments(text))
 			return -EINVAL;
-		/* Escapes what the configuration wrote plainly. */
-		return path_normalise(out, text, ~0U, a, &problem);
+		/*
+		 * Escapes what the configuration wrote plainly. An encoded slash is kept or refused
+		 * as it is in the path that came: what takes it for a slash is the service.
+		 */
+		return path_normalise(out, text, allow, &r->arena, &problem);
 	case TEMPLATE_LOCATION:
 	default:
 		if (t->parts[t->count - 1].variable == VAR_REQUEST_QUERY && text.len &&
@@ -252,5 +257,5 @@ int template_expand(struct str *out, const struct template *t, struct request *r
 		if (values[i].len)
 			at = mempcpy(at, values[i].p, values[i].len);
 	}
-	return finish(out, t, str_of(text, (size_t)(at - text)), &r->arena);
+	return finish(out, t, str_of(text, (size_t)(at - text)), r);
 }

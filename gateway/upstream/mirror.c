@@ -28,7 +28,7 @@ struct mirror {
 	struct buf body;
 	struct loop_task task; /* what is next to be done: start, give the body, or end */
 	struct loop_timer timer;
-	bool is_started, wants_body, is_over;
+	bool is_started, wants_body, is_given, is_over;
 	size_t answer_bytes;
 };
 
@@ -144,9 +144,9 @@ static void give_body(struct mirror *m)
 	struct request *copy = m->copy;
 
 	m->wants_body = false;
-	if (!copy->has_body || !copy->sink)
+	if (!copy->has_body || m->is_given || !copy->sink)
 		return;
-	copy->has_body = false; /* once, all of it */
+	m->is_given = true; /* once, all of it; the head that says so may go out later */
 	copy->sink->data(copy, buf_str(&m->body));
 	if (copy->sink)
 		copy->sink->end(copy);

@@ -137,6 +137,31 @@ def test_as_many_streams_as_the_service_allows(nghttpd, start_rig):
     assert answers == [b"small"] * 20
 
 
+# --- copies -----------------------------------------------------------------------------------------
+
+
+def test_copy_of_a_request_with_a_body(nghttpd, scripted, start_rig):
+    """The copy's body is given before its connection is there, and must not be forgotten then."""
+    copies = []
+
+    def take(service):
+        service.accept()
+        while True:
+            stream, body = service.request(), b""
+            while not (got := service.wait(h2.DATA, stream)).flags & h2.END_STREAM:
+                body += got.payload
+            copies.append(body + got.payload)
+            service.respond(stream)
+
+    shadow = scripted(take)
+    rig = start_rig(s={"endpoints": [nghttpd("--echo-upload")]}, shadow={"endpoints": [shadow.address]})
+    rig.config["routes"][0]["mirror"] = {"service": "shadow"}
+    rig.reload()
+    for _ in range(2):
+        assert rig.ask("POST", "/s/x", body=b"the body").body == b"the body"
+    wait_until(lambda: copies == [b"the body"] * 2, "the copies", 10)
+
+
 # --- what the service sees ------------------------------------------------------------------------
 
 

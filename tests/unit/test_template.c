@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "gateway/params.h"
+#include "gateway/path.h"
 #include "gateway/request.h"
 #include "gateway/snapshot.h"
 #include "gateway/worker.h"
@@ -30,7 +31,8 @@ static struct request r = {
 	.scheme = STR("http"),
 	.authority = STR("api.example.com:8080"),
 	.path = STR("/users/a%20b/posts/7/x/y"),
-	.query = STR("q=a+b%26c&evil=%2F%2Fevil.example&crlf=a%0d%0aB:%20c&nul=%00&dots=..&e="),
+	.query = STR("q=a+b%26c&evil=%2F%2Fevil.example&crlf=a%0d%0aB:%20c&nul=%00&dots=..&e=&"
+		     "back=a%5cb&semi=..;x"),
 	.headers = { .fields = fields, .count = CASES(fields), .max = CASES(fields) },
 	.match = { .rest_at = 20, .vars = { STR("a%20b"), STR("7") }, .var_count = 2 },
 };
@@ -123,10 +125,13 @@ static void fills_in_paths(void **state)
 		{ "/v2/people/{id}", "/v2/people/a%20b", 0 },
 		{ "/v2/p-${path.post}/{id}x", "/v2/p-7/a%20bx", 0 },
 		{ "/t/${claim.tenant}/${claim.level}", "/t/acme/42", 0 },
-		{ "/t/${claim.host}", "/t/evil.com%2F", 0 },
+		{ "/t/${claim.host}", NULL, -EINVAL }, /* an encoded slash, as in any path */
 		{ "/t/${claim.bad}", "/t/a%0D%0AB%3A%20c", 0 },
 		{ "/t/${query.q}/", "/t/a%20b%26c/", 0 },
-		{ "/c/${cookie.lane}", "/c/blue%2F..%2Fx", 0 },
+		{ "/c/${cookie.lane}", NULL, -EINVAL },
+		{ "/c/${query.back}", NULL, -EINVAL },
+		{ "/c/${query.nul}", NULL, -EINVAL },
+		{ "/c/${query.semi}", "/c/..%3Bx", 0 },
 		{ "/v2/{id}${request.rest}", "/v2/a%20b/x/y", 0 },
 		{ "/v2/${request.rest}", "/v2/x/y", 0 },
 		{ "/$$/caf\xc3\xa9/${version.name}", "/$/caf%C3%A9/v1", 0 },
@@ -138,7 +143,17 @@ static void fills_in_paths(void **state)
 		{ "/c/${claim.none}", NULL, -ENOENT },
 	};
 
+	static const struct expansion kept[] = {
+		{ "/t/${claim.host}", "/t/evil.com%2F", 0 },
+		{ "/c/${cookie.lane}", "/c/blue%2F..%2Fx", 0 },
+		{ "/c/${query.back}", "/c/a%5Cb", 0 },
+		{ "/c/${query.nul}", "/c/%00", 0 },
+	};
+
 	check_all(cases, CASES(cases), TEMPLATE_PATH);
+	snapshot.conf.path_allow = PATH_ALLOW_NUL | PATH_ALLOW_ENCODED_SLASH | PATH_ALLOW_BACKSLASH;
+	check_all(kept, CASES(kept), TEMPLATE_PATH);
+	snapshot.conf.path_allow = 0;
 }
 
 static void fills_in_locations(void **state)
@@ -151,7 +166,7 @@ static void fills_in_locations(void **state)
 		  "http://api.example.com:8443/users/a%20b/posts/7/x/y", 0 },
 		{ "${request.path}?${request.query}",
 		  "/users/a%20b/posts/7/x/y?q=a+b%26c&evil=%2F%2Fevil.example&crlf=a%0d%0aB:%20c&"
-		  "nul=%00&dots=..&e=",
+		  "nul=%00&dots=..&e=&back=a%5cb&semi=..;x",
 		  0 },
 		/* A slash in front of a path that begins with one must not make a host of it. */
 		{ "/${request.path}", "/users/a%20b/posts/7/x/y", 0 },
