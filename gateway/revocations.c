@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "gateway/gateway.h"
 #include "gateway/revocation_file.h"
@@ -166,20 +167,20 @@ static int append(struct revocations *v, const struct revocation *r, bool is_rem
 	const char *path = conf_of(v)->state.p;
 	CLEANUP(cleanup_close) int fd = -1;
 	CLEANUP(buf_fini) struct buf line;
-	struct err ignored;
+	bool was_known = false;
 	struct stat st;
 
 	buf_init(&line, 0);
-	if (!path)
-		return 0;
-	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd >= 0 && fstat(fd, &st) == 0 && !is_known(v, &st))
-		read_state(v, &ignored);
+	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
+	if (fd >= 0 && fstat(fd, &st) == 0)
+		was_known = is_known(v, &st);
 	write_line(r, is_removed, &line);
 	if (fd < 0 || write(fd, buf_data(&line), buf_len(&line)) != (ssize_t)buf_len(&line) ||
 	    fdatasync(fd) < 0)
 		return err_set(err, -EIO, "cannot write %s: %s", path, strerror(errno));
-	know(v, fd);
+	/* What another process wrote just now is still to be read, with this. */
+	if (was_known)
+		know(v, fd);
 	return 0;
 }
 
@@ -190,16 +191,18 @@ static void add_line(const struct revocation *r, void *arg)
 }
 
 /* Without what was taken back or is over. */
-static void compact(struct revocations *v)
+static int compact(struct revocations *v, struct err *err)
 {
 	const char *path = conf_of(v)->state.p;
 	CLEANUP(buf_fini) struct buf text;
 	char *aside = NULL;
-	int fd;
+	int fd, rc = 0;
 
 	buf_init(&text, REVOCATION_FILE_MAX);
-	if (!path || asprintf(&aside, "%s.new", path) < 0)
-		return;
+	if (!path)
+		return 0;
+	if (asprintf(&aside, "%s.new", path) < 0)
+		return err_set(err, -ENOMEM, "out of memory");
 	revoked_each(v->gateway->revoked, add_line, &text);
 	fd = open(aside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd >= 0 && !buf_failed(&text) &&
@@ -207,10 +210,25 @@ static void compact(struct revocations *v)
 	    fsync(fd) == 0 && rename(aside, path) == 0)
 		know(v, fd);
 	else
-		log_warn("revocations: cannot write %s: %s", path, strerror(errno));
+		rc = err_set(err, -EIO, "cannot write %s: %s", path, strerror(errno));
 	if (fd >= 0)
 		close(fd);
 	free(aside);
+	return rc;
+}
+
+/* What is in force already, so that it outlives this process. */
+static int write_down(struct revocations *v, const struct revocation *r, bool is_removed,
+		      struct err *err)
+{
+	const char *path = conf_of(v)->state.p;
+
+	if (!path)
+		return 0;
+	/* Somebody took the file away, and with it all that was written before. */
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return compact(v, err);
+	return append(v, r, is_removed, err);
 }
 
 /* --- changes ------------------------------------------------------------------------------- */
@@ -246,8 +264,11 @@ void revocations_update(struct revocations *v)
 
 void revocations_go_live(struct revocations *v)
 {
+	struct err err;
+
 	revocations_update(v);
-	compact(v);
+	if (compact(v, &err) < 0)
+		log_warn("revocations: %s", err.text);
 }
 
 static void on_change(void *arg)
@@ -324,6 +345,16 @@ static json_t *read_body(struct http_request *req, const struct gateway *g, stru
 	return NULL;
 }
 
+/* What another process wrote is read before a change, not after it: reading ends whatever is not in
+ * the file, and a change is in force before it is there. */
+static void catch_up(struct revocations *v)
+{
+	struct err err;
+
+	if (read_state(v, &err) < 0)
+		log_error("revocations: %s", err.text);
+}
+
 static void respond(struct http_request *req, const struct revocations *v, const char *done)
 {
 	struct buf *out = http_scratch(req);
@@ -346,11 +377,12 @@ void revocations_post(struct http_request *req, struct gateway *g)
 
 	if (!json)
 		return;
+	catch_up(g->revocations);
 	r.round = g->revocations->round;
 	/* In force first: what cannot be written down is told, and counts all the same. */
 	rc = revoked_add(g->revoked, &r);
 	if (rc == 0)
-		rc = append(g->revocations, &r, false, &err);
+		rc = write_down(g->revocations, &r, false, &err);
 	if (rc == -ENOSPC)
 		http_problem(req, 507,
 			     "there are %d revocations already: give the next ones an "
@@ -371,11 +403,12 @@ void revocations_remove(struct http_request *req, struct gateway *g)
 
 	if (!json)
 		return;
+	catch_up(g->revocations);
 	if (!revoked_remove(g->revoked, &r))
 		http_problem(req, 404,
 			     "no such revocation by `gatewayctl revoke`; those of "
 			     "revocations.file end in the file");
-	else if (append(g->revocations, &r, true, &err) < 0)
+	else if (write_down(g->revocations, &r, true, &err) < 0)
 		http_problem(req, 500, "%s", err.text);
 	else
 		respond(req, g->revocations, "unrevoked");

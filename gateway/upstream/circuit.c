@@ -9,7 +9,7 @@ struct circuit {
 	uint64_t refused_busy, refused_open, opened;
 	/* The breaker. open_until_ms 0: closed; in the past: half open. */
 	uint64_t open_until_ms;
-	bool is_probing;
+	uint64_t probe_until_ms; /* somebody tries, and so long nobody else; 0: nobody does */
 	uint64_t window_from_ms;
 	/* Attempts and failures of the window in one word, so that both begin anew together. */
 	uint64_t counts;
@@ -107,11 +107,14 @@ void circuit_count_busy(struct circuit *c)
 enum circuit_pass circuit_ask(struct circuit *c, const struct circuit_rules *rules, uint64_t now_ms,
 			      uint64_t *retry_ms)
 {
-	uint64_t until = LOAD(&c->open_until_ms);
+	uint64_t until = LOAD(&c->open_until_ms), probe = LOAD(&c->probe_until_ms);
 
 	if (until == 0 || rules->failure_percent == 0)
 		return CIRCUIT_PASS;
-	if (now_ms >= until && !__atomic_exchange_n(&c->is_probing, true, __ATOMIC_ACQ_REL))
+	/* One that hangs, or whose client takes its time, must not keep the service from all. */
+	if (now_ms >= until && now_ms >= probe &&
+	    __atomic_compare_exchange_n(&c->probe_until_ms, &probe, now_ms + rules->open_ms, false,
+					__ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
 		return CIRCUIT_PROBE;
 	ADD(&c->refused_open, 1);
 	*retry_ms = until > now_ms ? until - now_ms : 1;
@@ -160,7 +163,7 @@ void circuit_record(struct circuit *c, const struct circuit_rules *rules, bool h
 
 void circuit_end_probe(struct circuit *c)
 {
-	__atomic_store_n(&c->is_probing, false, __ATOMIC_RELEASE);
+	__atomic_store_n(&c->probe_until_ms, 0, __ATOMIC_RELEASE);
 }
 
 void circuit_get_status(const struct circuit *c, uint64_t now_ms, struct circuit_status *out)

@@ -169,6 +169,25 @@ def test_restart_and_upgrade_remember(rig, key, procs):
     assert rig.ctl("drain", "--wait").returncode == 0
 
 
+def test_a_state_file_that_is_gone_or_another_takes_nothing_back(rig, key):
+    rig.start()
+    state = rig.config["revocations"]["state"]
+    tokens = [key.token(ISSUER, jti=f"d-{n}") for n in range(4)]
+    revoke(rig, "--jti", "d-0")
+    os.remove(state)
+    revoke(rig, "--jti", "d-1")
+    assert [statuses(rig, token, 4) for token in tokens[:2]] == [{401}, {401}]
+    # Another process writes a file of its own, and at the same time there is one more word.
+    with open(state + ".other", "w", encoding="ascii") as file:
+        file.write("".join(f'{{"jti":"d-{n}"}}\n' for n in range(3)))
+    os.rename(state + ".other", state)
+    revoke(rig, "--jti", "d-3")
+    assert [statuses(rig, token, 4) for token in tokens] == [{401}] * 4
+    rig.proc.stop()
+    rig.start()
+    assert sorted(entry["jti"] for entry in listed(rig)) == ["d-0", "d-1", "d-2", "d-3"]
+
+
 def test_without_a_state_file_it_says_so(rig, key):
     del rig.config["revocations"]
     rig.start()

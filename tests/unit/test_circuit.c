@@ -98,6 +98,18 @@ static void a_probe_without_result_lets_another_try(void **state)
 	assert_int_equal(ask(700), CIRCUIT_PROBE);
 }
 
+static void a_probe_that_hangs_does_not_keep_all_out(void **state)
+{
+	record(4, true, 100);
+	assert_int_equal(ask(700), CIRCUIT_PROBE);
+	assert_int_equal(ask(1199), CIRCUIT_REFUSE);
+	assert_int_equal(ask(1200), CIRCUIT_PROBE);
+	assert_int_equal(ask(1200), CIRCUIT_REFUSE);
+	record(1, false, 1210); /* of the second */
+	circuit_end_probe(circuit);
+	assert_int_equal(ask(1210), CIRCUIT_PASS);
+}
+
 static void what_began_before_decides_nothing(void **state)
 {
 	record(4, true, 100);
@@ -146,6 +158,7 @@ int main(void)
 		TEST(windows_forget),
 		TEST(one_tries_when_the_time_is_over),
 		TEST(a_probe_without_result_lets_another_try),
+		TEST(a_probe_that_hangs_does_not_keep_all_out),
 		TEST(what_began_before_decides_nothing),
 		TEST(threads_keep_the_bound_together),
 	};
