@@ -46,8 +46,8 @@ static const struct daemon_program program = {
 	.summary = "service registry: which instances of a service can be used right now",
 	.default_config = NULL,
 	.notes = "Services register and renew a lease; gateways and load balancers watch.\n"
-		 "API, probes and metrics are on one port (/v1/…, /healthz, /readyz, /metrics, "
-		 "/status).\n"
+		 "API, probes and metrics are on one port (/v1/…, Eureka's /eureka/…, /healthz, "
+		 "/readyz, /metrics, /status).\n"
 		 "\n"
 		 "  kill -HUP   reads the configuration again (leases, limits, tokens, TLS)\n"
 		 "  kill -TERM  answers what waits, writes the snapshot, exits 0\n"
