@@ -196,8 +196,9 @@ static int64_t share_take_owed(const struct share *share)
 		uint64_t cost_ns = share->token_ns * limit_store_gateways(s);
 		uint64_t debt = (share_debt_ns(share) + cost_ns - 1) / cost_ns;
 
-		if ((uint64_t)owed > debt)
-			owed = (int64_t)debt;
+		/* A long outage counts beyond what fits, and then backwards. */
+		if (owed < 0 || (uint64_t)owed > debt)
+			owed = (int64_t)MIN(debt, (uint64_t)INT32_MAX);
 	}
 	return owed;
 }
@@ -255,7 +256,7 @@ static void share_ask(struct share *share, bool is_farewell)
 	}
 	rc = share_send(share, settle, want);
 	if (rc < 0) {
-		atomic_fetch_add(&lease->owed, (uint32_t)MAX(settle + unused, 0L));
+		atomic_fetch_add(&lease->owed, (int32_t)(settle + unused));
 		atomic_fetch_add(&lease->seen, demand);
 		if (rc == -ENOBUFS && !is_farewell) {
 			share->state = SHARE_QUEUED;
@@ -292,7 +293,8 @@ static void share_learn(struct share *share, const int64_t said[LIMIT_SCRIPT_ITE
 	struct limits_lease *lease = share->slot.lease;
 	uint64_t now_ns = loop_now_ns(share->store->loop);
 	uint32_t now_ms = limits_ms(now_ns);
-	uint64_t caution = 1;
+	int32_t owed = atomic_load(&lease->owed);
+	uint64_t since = owed > 0 ? (uint64_t)owed : 0, caution = 1;
 
 	if (said[LIMIT_SCRIPT_MOVED]) {
 		uint64_t ms = 4 * share->token_ns / NSEC_PER_MSEC;
@@ -306,7 +308,7 @@ static void share_learn(struct share *share, const int64_t said[LIMIT_SCRIPT_ITE
 	/* What was admitted while the call was under way is not in the answer. */
 	atomic_store(share->slot.full_at_ns,
 		     now_ns + (uint64_t)MAX(said[LIMIT_SCRIPT_DEBT], 0L) * 1000 +
-			     atomic_load(&lease->owed) * share->token_ns * caution);
+			     since * share->token_ns * caution);
 	atomic_store(&lease->tat_us, (uint64_t)MAX(said[LIMIT_SCRIPT_CLOCK], 0L));
 	atomic_store(&lease->quiet, 0);
 }

@@ -19,8 +19,10 @@ enum limits_lease_state {
  * estimate of the common clock: what Redis said last, and what was admitted here since.
  */
 struct limits_lease {
-	_Atomic int32_t leased;  /* requests that Redis granted ahead and nobody took yet */
-	_Atomic uint32_t owed;   /* admitted without asking: Redis is to be told */
+	_Atomic int32_t leased; /* requests that Redis granted ahead and nobody took yet */
+	/* Admitted without asking: Redis is to be told. Below zero when one was told just before it
+	 * was taken back. */
+	_Atomic int32_t owed;
 	_Atomic uint32_t seen;   /* requests, admitted or not, since Redis was asked */
 	_Atomic uint32_t rivals; /* until when other gateways are known to admit the same key, ms */
 	_Atomic uint32_t quiet;  /* until when there is nothing to ask for, ms; 0: there is */

@@ -50,13 +50,26 @@ static int parse_db(struct redis_url *out, struct str text, struct err *err)
 	return 0;
 }
 
+/* Byte for byte the same for the same address: configurations compare it so. */
+static bool parse_addr(struct net_addr *out, struct str text)
+{
+	struct net_addr parsed;
+
+	if (net_parse(&parsed, text, REDIS_PORT) < 0)
+		return false;
+	memset(out, 0, sizeof(*out));
+	memcpy(&out->un, &parsed.un, parsed.len);
+	out->len = parsed.len;
+	return true;
+}
+
 static int parse_unix(struct redis_url *out, struct str url, struct err *err)
 {
 	ptrdiff_t query = str_chr(url, '?');
 	struct str path = query < 0 ? url : str_sub(url, 0, (size_t)query);
 	struct str rest = query < 0 ? STR("") : str_sub(url, (size_t)query + 1, url.len);
 
-	if (net_parse(&out->addr, path, 0) < 0)
+	if (!parse_addr(&out->addr, path))
 		return err_set(err, -EINVAL, "%.*s: not the path of a unix socket", STR_ARG(path));
 	if (query < 0)
 		return 0;
@@ -80,11 +93,12 @@ static int parse_credentials(struct redis_url *out, struct str text, struct err 
 
 int redis_url_parse(struct redis_url *out, struct str url, struct err *err)
 {
-	struct redis_url parsed = { .db = 0 };
+	struct redis_url parsed;
 	struct str rest, authority, db = STR("");
 	ptrdiff_t at = -1, slash;
 	int r;
 
+	memset(&parsed, 0, sizeof(parsed));
 	if (str_starts(url, STR("unix:"))) {
 		r = parse_unix(&parsed, url, err);
 		if (r == 0)
@@ -113,8 +127,8 @@ int redis_url_parse(struct redis_url *out, struct str url, struct err *err)
 	authority = slash < 0 ? rest : str_sub(rest, 0, (size_t)slash);
 	if (slash >= 0)
 		db = str_sub(rest, (size_t)slash + 1, rest.len);
-	if (net_parse(&parsed.addr, authority, REDIS_PORT) < 0 ||
-	    parsed.addr.sa.sa_family == AF_UNIX || net_port(&parsed.addr) == 0)
+	if (!parse_addr(&parsed.addr, authority) || parsed.addr.sa.sa_family == AF_UNIX ||
+	    net_port(&parsed.addr) == 0)
 		return err_set(err, -EINVAL,
 			       "%.*s: needs an IP address and a port, names are not looked up here",
 			       STR_ARG(authority));

@@ -256,3 +256,8 @@ def test_shadow_counts_and_refuses_nobody(make_rigs):
     assert rigs[0].wait_record(shadow_limited_by="dark")["status"] == 200
     answer = rigs[0].ask("GET", "/dark", [("X-Key", "k")])
     assert answer.first("RateLimit") is None, "clients hear nothing of it"
+    # A reload may turn it into a real one; the key goes on where it was.
+    rigs[0].config["rate_limits"]["dark"]["shadow"] = False
+    rigs[0].reload()
+    assert statuses(rigs[0], "/dark", 1, "k") == [429]
+    assert 'shadowed_total{limit="dark"} 4' in rigs[0].admin("GET", "/metrics").body.decode()

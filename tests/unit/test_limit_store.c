@@ -228,6 +228,36 @@ static void what_was_too_much_is_paid_back(void **state)
 	world_free(w);
 }
 
+/*
+ * A rule that comes twice and has one left is taken, refuses, and gives back, as when another
+ * worker was quicker. Redis may have been told in between: then it is told of that too.
+ */
+static void what_is_given_back_is_not_charged(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule wide = rule_of("wide", 1000, 36000, 0);
+	struct limits_rule tight = rule_of("tight", 1, 36000, 0);
+	const struct limits_rule *rules[] = { &wide, &tight, &tight };
+	struct net_addr client;
+	struct limits_subject subject = { .client = &client, .endpoint = STR("r") };
+	struct limits_verdict v;
+
+	if (!w)
+		skip();
+	assert_int_equal(net_parse_ip(&client, STR("192.0.2.1"), 1), 0);
+	for (int i = 0; i < 200000; i++) {
+		limits_check(w->gateways[0].table, rules, 3, &subject, clock_mono_ns(), &v);
+		assert_false(v.is_allowed);
+	}
+	/* The last one that was told may be told back with the next request only. */
+	assert_true(check(&w->gateways[0], &wide, "192.0.2.1").is_allowed);
+	wait_until_settled(w);
+	v = check(&w->gateways[0], &wide, "192.0.2.1");
+	assert_true(v.is_allowed);
+	assert_in_range(v.remaining, 990, 999);
+	world_free(w);
+}
+
 /* --- under load from all gateways ---------------------------------------------------------------
  */
 
@@ -572,6 +602,7 @@ int main(void)
 		cmocka_unit_test(what_one_admits_the_others_know),
 		cmocka_unit_test(the_last_one_can_be_had_anywhere),
 		cmocka_unit_test(what_was_too_much_is_paid_back),
+		cmocka_unit_test(what_is_given_back_is_not_charged),
 		cmocka_unit_test(the_limit_holds_under_load),
 		cmocka_unit_test(alone_each_has_its_share),
 		cmocka_unit_test(open_lets_all_pass),
