@@ -603,7 +603,8 @@ static int run(struct ctl *ctl, int argc, char **argv, bool waits)
 		return cmd_upgrade(ctl);
 	if (strcmp(command, "drain") == 0)
 		return cmd_drain(ctl, waits);
-	return usage("no such command");
+	fprintf(stderr, "gatewayctl: %s: no such command\nTry: gatewayctl --help\n", command);
+	return 2;
 }
 
 /* Finds out which gatewayd is meant; `check` needs none. */
@@ -761,7 +762,8 @@ int main(int argc, char **argv)
 			print_help();
 			return 0;
 		default:
-			return usage("bad option");
+			fputs("Try: gatewayctl --help\n", stderr); /* getopt has said what */
+			return 2;
 		}
 	}
 	if (optind == argc)

@@ -387,7 +387,7 @@ static bool read_string(struct conf *c, const struct conf_row *row, const json_t
 		return false;
 	}
 	complaint = row->valid ? row->valid(s) : NULL;
-	if (complaint && is_from_outside(value))
+	if (complaint && (is_from_outside(value) || (row->flags & CONF_SECRET)))
 		conf_error(c, "%s", complaint);
 	else if (complaint)
 		conf_error(c, "%s, not \"%.*s\"", complaint, (int)MIN(s.len, (size_t)100), s.p);

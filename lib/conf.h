@@ -56,6 +56,7 @@ enum conf_flags {
 	CONF_FIXED_COUNT = 1 << 4, /* lists: the number of items cannot change at reload;
 				      OPTIONAL: whether it is there */
 	CONF_NOT_EMPTY = 1 << 5,   /* lists that need not be given: but then not an empty one */
+	CONF_SECRET = 1 << 6,      /* strings: complaints do not quote them */
 };
 
 struct conf;

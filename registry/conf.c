@@ -143,7 +143,7 @@ static const struct conf_row token_rows[] = {
 	  .valid = valid_name,
 	  .help = "for log and metrics, and the user when the token is sent as a password" },
 	{ CONF_STRING("token", struct reg_conf_token, token), .valid = valid_token, .max = 512,
-	  .help = "the secret; better \"$file:/path\" than here" },
+	  .flags = CONF_SECRET, .help = "the secret; better \"$file:/path\" than here" },
 	{ CONF_STRING("sha256", struct reg_conf_token, sha256), .valid = valid_sha256,
 	  .help = "instead of \"token\": its SHA-256, in hexadecimal digits" },
 	{ CONF_STRINGS("rights", struct reg_conf_token, rights), .valid = valid_right, .max = 2,

@@ -43,11 +43,22 @@ int ctl_fail_with(const struct ctl *o, unsigned status, struct str body)
 	const char *field = json_string_value(json_object_get(json, "field"));
 
 	if (detail)
-		fprintf(stderr, "registryctl: %s%s%s\n", field ? field : "", field ? " " : "",
-			detail);
+		fprintf(stderr, "registryctl: %s%s%s%s\n", field ? field : "", field ? " " : "",
+			detail,
+			status == 401 ? " (--token TOKEN, --token @FILE or $REGISTRY_TOKEN)" : "");
 	else
 		fprintf(stderr, "registryctl: %s: answered with status %u\n", o->url, status);
 	return FAILED;
+}
+
+static const char *remedy(const struct ctl *o, const struct err *err)
+{
+	if (str_starts(str_from(o->url), STR("https:")) && strstr(err->text, "certificate"))
+		return "--ca FILE names the authority to trust; the certificate must be for the "
+		       "address in the URL";
+	if (strstr(err->text, "closed before"))
+		return "is it the registry's port, and does the registry speak TLS? then https://";
+	return "is registryd running there? --url or $GATEHOUSE_REGISTRY says where";
 }
 
 /* One request. DONE with the body as JSON, or FAILED after saying why. */
@@ -68,10 +79,7 @@ int ctl_ask(const struct ctl *o, enum http_method method, struct str path, struc
 	r = http_fetch(&answer, &spec, &err);
 	buf_fini(&headers);
 	if (r < 0) {
-		fprintf(stderr,
-			"registryctl: %s: %s (is registryd running there? --url or "
-			"$GATEHOUSE_REGISTRY says where)\n",
-			o->url, err.text);
+		fprintf(stderr, "registryctl: %s: %s (%s)\n", o->url, err.text, remedy(o, &err));
 		return FAILED;
 	}
 	if (answer.status < 200 || answer.status > 299) {

@@ -134,7 +134,7 @@ static void open_up(struct circuit *c, const struct circuit_rules *rules, uint64
 	ADD(&c->opened, 1);
 }
 
-void circuit_record(struct circuit *c, const struct circuit_rules *rules, bool has_failed,
+bool circuit_record(struct circuit *c, const struct circuit_rules *rules, bool has_failed,
 		    uint64_t now_ms)
 {
 	uint64_t until = LOAD(&c->open_until_ms), counts, attempts, failures;
@@ -142,23 +142,25 @@ void circuit_record(struct circuit *c, const struct circuit_rules *rules, bool h
 	if (until) {
 		/* What began before it opened ends now, and decides nothing. */
 		if (now_ms < until)
-			return;
+			return false;
 		if (has_failed) {
 			open_up(c, rules, now_ms);
 		} else {
 			begin_window(c, now_ms);
 			STORE(&c->open_until_ms, 0);
 		}
-		return;
+		return has_failed;
 	}
 	if (now_ms - LOAD(&c->window_from_ms) >= rules->window_ms)
 		begin_window(c, now_ms);
 	counts = ADD(&c->counts, has_failed ? ATTEMPT + FAILURE : ATTEMPT);
 	attempts = counts & (FAILURE - 1);
 	failures = counts / FAILURE;
-	if (has_failed && attempts >= rules->min_requests &&
-	    failures * 100 > attempts * rules->failure_percent)
-		open_up(c, rules, now_ms);
+	if (!has_failed || attempts < rules->min_requests ||
+	    failures * 100 <= attempts * rules->failure_percent)
+		return false;
+	open_up(c, rules, now_ms);
+	return true;
 }
 
 void circuit_end_probe(struct circuit *c)

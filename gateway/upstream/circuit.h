@@ -55,8 +55,8 @@ enum circuit_pass {
 /* May a request go? When not, *retry_ms says for how long. */
 enum circuit_pass circuit_ask(struct circuit *c, const struct circuit_rules *rules, uint64_t now_ms,
 			      uint64_t *retry_ms);
-/* How an attempt ended. */
-void circuit_record(struct circuit *c, const struct circuit_rules *rules, bool has_failed,
+/* How an attempt ended; true when the circuit opened by that. */
+bool circuit_record(struct circuit *c, const struct circuit_rules *rules, bool has_failed,
 		    uint64_t now_ms);
 /* The probe is over, however: unless its attempts closed the circuit the next may probe. */
 void circuit_end_probe(struct circuit *c);

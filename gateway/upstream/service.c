@@ -4,9 +4,11 @@
 #include "gateway/upstream/h2conn.h"
 #include "gateway/upstream/upconn.h"
 #include "lib/hash.h"
+#include "lib/log.h"
 #include "lib/tls_client.h"
 
 #define LATENCY_WINDOW_MS 10000 /* over which an old latency fades */
+#define TELL_EVERY_MS     60000 /* of one instance, by each worker */
 #define RETRY_EARNED      200   /* thousandths per request: 20 % */
 #define RETRY_COST        1000UL
 #define RETRY_MAX         (100 * RETRY_COST)
@@ -362,6 +364,18 @@ static void learn_latency(struct service *s, struct endpoint *e, uint64_t us)
 	s->latency_us = s->latency_us ? (s->latency_us * 15 + us) / 16 : us;
 }
 
+void endpoint_tell(const struct service *s, struct endpoint *e, const char *trouble)
+{
+	uint64_t now = loop_now_ms(s->worker->loop);
+	char address[NET_ADDR_LEN];
+
+	if (e->told_ms && now - e->told_ms < TELL_EVERY_MS)
+		return;
+	e->told_ms = now;
+	log_warn("service=%.*s instance=%s: %s", STR_ARG(s->name), net_format(address, &e->addr),
+		 trouble);
+}
+
 /* Never more than a part (half) of the pool at a time: the others would drown. */
 static bool may_eject(const struct service *s, uint64_t now_ms)
 {
@@ -397,9 +411,11 @@ void endpoint_finish(struct service *s, struct endpoint *e, enum endpoint_outcom
 		e->counted--;
 		circuit_leave(e->circuit);
 	}
-	if (outcome != ENDPOINT_ABANDONED && s->breaker.failure_percent && s->circuit)
-		circuit_record(s->circuit, &s->breaker, outcome != ENDPOINT_OK,
-			       loop_now_ms(s->worker->loop));
+	if (outcome != ENDPOINT_ABANDONED && s->breaker.failure_percent && s->circuit &&
+	    circuit_record(s->circuit, &s->breaker, outcome != ENDPOINT_OK,
+			   loop_now_ms(s->worker->loop)))
+		log_warn("service=%.*s: too much of it fails: left alone for %u ms",
+			 STR_ARG(s->name), s->breaker.open_ms);
 	switch (outcome) {
 	case ENDPOINT_OK:
 		e->failures = e->ejections = 0;

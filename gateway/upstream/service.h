@@ -31,6 +31,7 @@ struct endpoint {
 	float relief;            /* mean weight of all / its own */
 	unsigned failures;       /* consecutive */
 	unsigned ejections;      /* consecutive, for the back-off */
+	uint64_t told_ms;        /* when the log last said what is wrong with it; 0: never */
 	uint64_t ejected_until_ms;
 	uint64_t latency_us; /* moving average, weighted by time (peak-sensitive); 0: not known */
 	uint64_t latency_at_ms;
@@ -118,6 +119,8 @@ void endpoint_finish(struct service *s, struct endpoint *e, enum endpoint_outcom
 		     uint64_t latency_us);
 struct endpoint *endpoint_get(struct endpoint *e);
 void endpoint_put(struct endpoint *e);
+/* What is wrong with it, to the log, unless that was told within the last minute. */
+void endpoint_tell(const struct service *s, struct endpoint *e, const char *trouble);
 bool endpoint_is_ejected(const struct endpoint *e, uint64_t now_ms);
 /* It has as many requests as it may have, of all workers. */
 bool endpoint_is_full(const struct service *s, const struct endpoint *e);

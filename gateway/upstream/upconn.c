@@ -5,7 +5,6 @@
 #include <openssl/err.h>
 #include <sys/uio.h>
 
-#include "lib/log.h"
 #include "lib/tls.h"
 #include "lib/tls_client.h"
 
@@ -166,7 +165,7 @@ static int do_handshake(struct upconn *u)
 {
 	struct worker_stats *stats = &u->worker->counters;
 	const char *problem = NULL;
-	char address[NET_ADDR_LEN];
+	char text[200];
 	int rc = tls_client_handshake(u->ssl, &problem);
 
 	if (rc == -EAGAIN) {
@@ -175,8 +174,8 @@ static int do_handshake(struct upconn *u)
 	}
 	if (rc < 0) {
 		metrics_inc(&stats->upstream_tls_failed, 1);
-		log_debug("service=%.*s instance=%s: TLS: %s", STR_ARG(u->service->name),
-			  net_format(address, &u->endpoint->addr), problem);
+		snprintf(text, sizeof(text), "TLS: %s", problem);
+		endpoint_tell(u->service, u->endpoint, text);
 		return rc;
 	}
 	metrics_inc(&stats->upstream_tls, 1);
@@ -201,8 +200,10 @@ int upconn_connect(struct upconn *u)
 {
 	int rc = net_socket_error(u->io.fd);
 
-	if (rc < 0)
+	if (rc < 0) {
+		endpoint_tell(u->service, u->endpoint, strerror(-rc));
 		return rc;
+	}
 	if (u->ssl && (u->can_write || u->can_read))
 		rc = do_handshake(u);
 	else if (!u->can_write)

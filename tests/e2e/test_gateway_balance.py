@@ -302,6 +302,7 @@ def test_circuit_opens_and_closes(scripted, start_rig):
     assert rig.wait_record(status=503)["reason"] == "circuit_open"
     circuit = rig.admin("GET", "/status").json()["services"][0]["circuit"]
     assert circuit["state"] == "open" and circuit["opened"] == 1
+    rig.proc.wait_log("service=s: too much of it fails: left alone for 60000 ms")
 
 
 def test_one_request_tries_whether_things_are_well(scripted, start_rig):

@@ -116,6 +116,11 @@ def test_doubt_is_502_and_nothing_is_sent(own_rig, authority, tmp_path, start, d
     assert own_rig.wait_record(status=502)["reason"] == "connect_failed"
     assert not service.heads
     assert metric(own_rig, "gatehouse_gateway_upstream_tls_handshakes_failed_total") == 1
+    why = {"name": "hostname mismatch", "address": "IP address mismatch", "server-use": "purpose"}
+    told = f"service=one instance={service.address}: TLS: "
+    own_rig.proc.wait_log(re.escape(told) + ".*" + why.get(doubt, "certificate"))
+    assert own_rig.ask("GET", "/one/x").status == 502
+    assert own_rig.proc.log().count(told) == 1, "not for each request"
 
 
 def test_without_verification(own_rig, authority, tmp_path, start):
