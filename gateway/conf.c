@@ -839,10 +839,35 @@ static const struct conf_row revocations_rows[] = {
 static const struct conf_object revocations_object = CONF_OBJECT_OF(struct gw_revocations,
 								    revocations_rows);
 
+static const char *valid_key(struct str key)
+{
+	for (size_t i = 0; i < key.len; i++) {
+		if (key.p[i] <= ' ' || key.p[i] > '~')
+			return "must be printable ASCII without spaces";
+	}
+	return NULL;
+}
+
+static const struct conf_row redis_stream_rows[] = {
+	{ CONF_CUSTOM("url", struct gw_access_stream, url, gw_parse_redis_url),
+	  .flags = CONF_REQUIRED, .schema = "{\"type\":\"string\"}",
+	  .help = "redis://[[USER]:PASSWORD@]ADDRESS[:PORT][/DB] or unix:/path." },
+	{ CONF_STRING("stream", struct gw_access_stream, key), .def = "\"gatehouse:access\"",
+	  .max = RECORD_STREAM_KEY_MAX, .valid = valid_key, .help = "The stream's key." },
+	{ CONF_INT("max_length", struct gw_access_stream, max_length), .min = 1,
+	  .max = 1000000000000LL, .def = "1000000",
+	  .help = "How many lines Redis keeps, about; the oldest go." },
+	{ 0 },
+};
+static const struct conf_object redis_stream_object = CONF_OBJECT_OF(struct gw_access_stream,
+								     redis_stream_rows);
+
 static const struct conf_row access_log_rows[] = {
 	{ CONF_STRING("path", struct gw_access_log, path), .flags = CONF_NULL,
 	  .help = "File, opened again at SIGHUP; \"-\" is standard output." },
-	{ CONF_UNSUPPORTED("redis_stream"), .flags = CONF_NULL },
+	{ CONF_OPTIONAL("redis_stream", struct gw_access_log, redis_stream, &redis_stream_object),
+	  .flags = CONF_NULL,
+	  .help = "The same lines into a Redis stream, for all gateways together." },
 	{ 0 },
 };
 static const struct conf_object access_log_object = CONF_OBJECT_OF(struct gw_access_log,

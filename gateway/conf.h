@@ -14,6 +14,7 @@
 #include "gateway/headers.h"
 #include "gateway/limits.h"
 #include "gateway/path.h"
+#include "gateway/record_stream.h"
 #include "gateway/request_key.h"
 #include "gateway/upstream/circuit.h"
 #include "lib/conf.h"
@@ -411,7 +412,8 @@ struct gw_revocations {
 };
 
 struct gw_access_log {
-	struct str path; /* "-": stdout; p NULL: none */
+	struct str path;                       /* "-": stdout; p NULL: none */
+	struct gw_access_stream *redis_stream; /* NULL: none */
 };
 
 struct gw_admin {

@@ -80,7 +80,7 @@ const struct conf_object gw_limit_object =
 
 /* --- the store ----------------------------------------------------------------------------- */
 
-static void parse_url(struct conf *c, void *field, const json_t *value)
+void gw_parse_redis_url(struct conf *c, void *field, const json_t *value)
 {
 	struct str text;
 	struct err err;
@@ -123,7 +123,7 @@ static const struct conf_row store_rows[] = {
 	  .def = "1048576", .flags = CONF_FIXED,
 	  .help = "Counters in memory at once, 16 bytes each (redis: 48); the idlest make room for "
 		  "new ones." },
-	{ CONF_CUSTOM("url", struct gw_limit_store, url, parse_url), .flags = CONF_FIXED,
+	{ CONF_CUSTOM("url", struct gw_limit_store, url, gw_parse_redis_url), .flags = CONF_FIXED,
 	  .schema = "{\"type\":\"string\"}",
 	  .help = "redis: redis://[[USER]:PASSWORD@]ADDRESS[:PORT][/DB] or unix:/path." },
 	{ CONF_STRING("prefix", struct gw_limit_store, prefix), .def = "\"gatehouse:\"", .max = 64,

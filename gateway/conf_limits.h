@@ -6,3 +6,6 @@
 
 extern const struct conf_object gw_limit_object;       /* struct gw_limit */
 extern const struct conf_object gw_limit_store_object; /* struct gw_limit_store */
+
+/* A struct redis_url. */
+void gw_parse_redis_url(struct conf *c, void *field, const json_t *value);

@@ -76,19 +76,39 @@ static int make_workers(struct gateway *g, struct err *err)
 	return 0;
 }
 
+/* The stream as it is configured now. */
+static int set_stream(struct gateway *g, struct err *err)
+{
+	const struct gw_conf *conf = &g->snapshot->conf;
+	const struct gw_access_stream *stream = conf->access_log.redis_stream;
+	char name[80];
+	int rc;
+
+	if (g->stream) {
+		record_stream_set(g->stream, stream);
+		return 0;
+	}
+	if (!stream)
+		return 0;
+	snprintf(name, sizeof(name), "gatehouse-%s", conf->instance.p);
+	rc = record_stream_new(&g->stream, stream, g->worker_count, name, err);
+	for (unsigned i = 0; i < g->worker_count && rc == 0; i++)
+		record_ring_set_stream(record_writer_ring(g->records, i),
+				       record_stream_queue(g->stream, i));
+	return rc;
+}
+
 static int open_records(struct gateway *g, struct err *err)
 {
 	const struct gw_access_log *log = &g->snapshot->conf.access_log;
 	int rc;
 
-	if (!log->path.p)
-		return 0;
 	rc = record_writer_new(&g->records, log->path.p, g->worker_count, err);
 	if (rc < 0)
 		return rc;
 	for (unsigned i = 0; i < g->worker_count; i++)
 		g->workers[i]->records = record_writer_ring(g->records, i);
-	return 0;
+	return set_stream(g, err);
 }
 
 int gateway_start(struct gateway *g, struct snapshot *snapshot, struct err *err)
@@ -176,7 +196,8 @@ static void reopen_records(struct gateway *g, struct buf *errors)
 	struct err err;
 
 	if (!g->records ||
-	    record_writer_reopen(g->records, g->snapshot->conf.access_log.path.p, &err) == 0)
+	    (record_writer_reopen(g->records, g->snapshot->conf.access_log.path.p, &err) == 0 &&
+	     set_stream(g, &err) == 0))
 		return;
 	log_error("reload: %s", err.text);
 	if (errors)
@@ -493,6 +514,7 @@ void gateway_fini(struct gateway *g)
 	for (unsigned i = 0; i < g->worker_count; i++)
 		worker_free(g->workers[i]);
 	free(g->workers);
+	record_stream_free(&g->stream);
 	record_writer_free(&g->records);
 	admin_free(&g->admin);
 	pools_free(&g->pools);

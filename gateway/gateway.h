@@ -39,7 +39,8 @@ struct gateway {
 	struct limit_store *limit_store; /* NULL: limits are not shared with other gateways */
 	struct token_cache *token_cache;
 	struct revoked *revoked;
-	struct record_writer *records; /* NULL: no access log */
+	struct record_writer *records; /* NULL: not started yet */
+	struct record_stream *stream;  /* NULL: none was configured yet */
 
 	/* the main thread's */
 	struct loop *loop;

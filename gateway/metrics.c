@@ -445,6 +445,23 @@ static void write_services(const struct gateway *g, struct buf *out)
 		      SUM(g, upstream_retries));
 }
 
+static void write_stream(const struct gateway *g, struct buf *out)
+{
+	struct record_stream_stats stats;
+
+	if (!g->stream)
+		return;
+	record_stream_stats(g->stream, &stats);
+	write_gauge(out, "gatehouse_gateway_access_log_stream_up",
+		    "Whether Redis takes the access log.", stats.is_up);
+	write_counter(out, "gatehouse_gateway_access_log_stream_lines_total",
+		      "Access log lines that are in Redis' stream.", stats.written);
+	write_counter(out, "gatehouse_gateway_access_log_stream_dropped_total",
+		      "Access log lines for which the queue to Redis had no room.", stats.dropped);
+	write_counter(out, "gatehouse_gateway_access_log_stream_refused_total",
+		      "Access log lines that Redis refused.", stats.refused);
+}
+
 static void write_records(const struct gateway *g, struct buf *out)
 {
 	struct record_stats stats;
@@ -488,6 +505,7 @@ void gateway_write_metrics(const struct gateway *g, struct buf *out)
 	write_limit_store(g, out);
 	write_services(g, out);
 	write_records(g, out);
+	write_stream(g, out);
 	write_registry(g, out);
 	write_counter(out, "gatehouse_gateway_reloads_total", "Reloads that took effect.",
 		      g->reloads);

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "gateway/record_queue.h"
 #include "gateway/request.h"
 #include "gateway/snapshot.h"
 #include "gateway/worker.h"
@@ -20,19 +21,20 @@
 #include "lib/json.h"
 #include "lib/log.h"
 
-#define RING_BYTES        (1UL << 20) /* about 2,000 lines: seconds of disk stall at ordinary rates */
-#define WRITE_INTERVAL_MS 20
-#define SLOW_US           1000000 /* slower requests get a timeline */
-#define REOPEN_WAIT_MS    200     /* for the writer to leave the old file */
-#define STOP_WAIT_MS      1000    /* for a reader of the last lines */
-#define USER_MAX          256
-#define NAMED_ADDRESSES   32
+#define RING_BYTES         (1UL << 20) /* about 2,000 lines: seconds of disk stall at ordinary rates */
+#define WRITE_INTERVAL_MS  20
+#define CLOSED_INTERVAL_MS 100     /* while there is no file */
+#define SLOW_US            1000000 /* slower requests get a timeline */
+#define REOPEN_WAIT_MS     200     /* for the writer to leave the old file */
+#define STOP_WAIT_MS       1000    /* for a reader of the last lines */
+#define USER_MAX           256
+#define NAMED_ADDRESSES    32
 
-/* Single producer (the worker), single consumer (the writer thread). */
+/* What a worker's lines are made with, and where they go. */
 struct record_ring {
-	_Alignas(64) uint64_t head; /* bytes ever written, by the worker */
-	uint64_t dropped, lines;
-	uint64_t second; /* whose timestamp is in `timestamp` */
+	struct record_queue queue;   /* to the writer thread */
+	struct record_queue *stream; /* NULL: none was ever configured */
+	uint64_t second;             /* whose timestamp is in `timestamp` */
 	char timestamp[CLOCK_RFC3339_LEN + 1];
 	struct buf line; /* scratch of the worker */
 	/* Instances that were named lately, by port: their text costs more than all other fields.
@@ -41,8 +43,6 @@ struct record_ring {
 		struct net_addr addr;
 		char text[NET_ADDR_LEN];
 	} named[NAMED_ADDRESSES];
-	_Alignas(64) uint64_t tail; /* bytes ever consumed, by the writer */
-	char *bytes;
 };
 
 struct record_writer {
@@ -58,8 +58,8 @@ struct record_writer {
 	/* Under the lock: what reopen asks for. */
 	pthread_mutex_t lock;
 	pthread_cond_t swapped;
-	char *next_path; /* NULL: nothing */
-	int next_fd;
+	char *next_path;  /* NULL: nothing */
+	int next_fd;      /* -1: no file any more */
 	uint64_t stop_ms; /* 0: not stopping; else when to give up, monotonic */
 	uint64_t errors;
 	unsigned ring_count;
@@ -97,19 +97,19 @@ static bool writer_may_write(const struct record_writer *w)
  * Writes some of what one ring holds. Returns whether there was anything. O_NONBLOCK would be
  * simpler, but standard output belongs to others as well.
  */
-static bool writer_drain_some(struct record_writer *w, struct record_ring *ring)
+static bool writer_drain_some(struct record_writer *w, struct record_queue *q)
 {
-	uint64_t head = __atomic_load_n(&ring->head, __ATOMIC_ACQUIRE);
-	size_t from = ring->tail % RING_BYTES;
-	size_t len = MIN((size_t)(head - ring->tail), w->is_pipe ? (size_t)PIPE_BUF : RING_BYTES);
-	size_t first = MIN(len, RING_BYTES - from);
+	uint64_t head = record_queue_head(q);
+	size_t from = q->tail % q->size;
+	size_t len = MIN((size_t)(head - q->tail), w->is_pipe ? (size_t)PIPE_BUF : q->size);
+	size_t first = MIN(len, q->size - from);
 	struct iovec iov[2] = {
-		{ .iov_base = ring->bytes + from, .iov_len = first },
-		{ .iov_base = ring->bytes, .iov_len = len - first },
+		{ .iov_base = q->bytes + from, .iov_len = first },
+		{ .iov_base = q->bytes, .iov_len = len - first },
 	};
 	ssize_t n;
 
-	if (len == 0 || !writer_may_write(w))
+	if (w->fd < 0 || len == 0 || !writer_may_write(w))
 		return false;
 	n = writev(w->fd, iov, len > first ? 2 : 1);
 	if (n < 0) {
@@ -120,7 +120,7 @@ static bool writer_drain_some(struct record_writer *w, struct record_ring *ring)
 	if (w->has_failed)
 		log_info("access log %s: writing again", w->path);
 	w->has_failed = false;
-	__atomic_store_n(&ring->tail, ring->tail + (uint64_t)n, __ATOMIC_RELEASE);
+	record_queue_consume(q, q->tail + (uint64_t)n);
 	return true;
 }
 
@@ -130,15 +130,34 @@ static void writer_open(struct record_writer *w, int fd, char *path)
 
 	w->fd = fd;
 	w->path = path;
-	w->is_pipe = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+	w->is_pipe = fd >= 0 && fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+static bool writer_drain(struct record_writer *w)
+{
+	bool wrote = false;
+
+	for (unsigned i = 0; i < w->ring_count; i++) {
+		while (writer_drain_some(w, &w->rings[i].queue))
+			wrote = true;
+	}
+	return wrote;
 }
 
 /* Takes over what reopen left. */
 static void writer_swap(struct record_writer *w)
 {
+	bool is_end;
+
+	pthread_mutex_lock(&w->lock);
+	is_end = w->next_path && w->next_fd < 0;
+	pthread_mutex_unlock(&w->lock);
+	/* Nobody queues any more; what there is belongs to the old file. */
+	if (is_end)
+		writer_drain(w);
 	pthread_mutex_lock(&w->lock);
 	if (w->next_path) {
-		close(w->fd);
+		cleanup_close(&w->fd);
 		free(w->path);
 		writer_open(w, w->next_fd, TAKE_PTR(w->next_path));
 		pthread_cond_broadcast(&w->swapped);
@@ -146,27 +165,30 @@ static void writer_swap(struct record_writer *w)
 	pthread_mutex_unlock(&w->lock);
 }
 
+static void pause_ms(long ms)
+{
+	struct timespec pause = { .tv_nsec = ms * (long)NSEC_PER_MSEC };
+
+	nanosleep(&pause, NULL);
+}
+
 static void *writer_run(void *arg)
 {
 	struct record_writer *w = arg;
-	static const struct timespec pause = { .tv_nsec = WRITE_INTERVAL_MS * (long)NSEC_PER_MSEC };
 
 	pthread_setname_np(pthread_self(), "access-log");
 	for (;;) {
 		bool is_last = __atomic_load_n(&w->stop_ms, __ATOMIC_ACQUIRE) != 0;
-		bool wrote = false;
+		bool wrote;
 
 		writer_swap(w);
-		for (unsigned i = 0; i < w->ring_count; i++) {
-			while (writer_drain_some(w, &w->rings[i]))
-				wrote = true;
-		}
+		wrote = writer_drain(w);
 		if (is_last && !wrote)
 			return NULL;
 		/* Sleeping, rather than being woken by each request, makes the lines cost no system
 		 * call. */
 		if (!is_last)
-			nanosleep(&pause, NULL);
+			pause_ms(w->fd < 0 ? CLOSED_INTERVAL_MS : WRITE_INTERVAL_MS);
 	}
 }
 
@@ -198,22 +220,24 @@ int record_writer_new(struct record_writer **out, const char *path, unsigned rin
 	w->fd = -1;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->swapped, NULL);
-	w->path = strdup(path);
+	w->path = strdup(path ? path : "");
 	w->ring_count = rings;
 	for (unsigned i = 0; i < rings; i++) {
-		w->rings[i].bytes = malloc(RING_BYTES);
 		buf_init(&w->rings[i].line, 64UL * 1024);
-		if (!w->rings[i].bytes || !w->path) {
+		w->rings[i].queue.is_on = path != NULL;
+		if (!record_queue_init(&w->rings[i].queue, RING_BYTES) || !w->path) {
 			record_writer_free(&w);
 			return err_set(err, -ENOMEM, "out of memory");
 		}
 	}
-	w->fd = open_path(path, err);
+	if (path)
+		w->fd = open_path(path, err);
 	if (w->fd >= 0)
 		writer_open(w, w->fd, w->path);
-	if (w->fd < 0 || pthread_create(&w->thread, NULL, writer_run, w)) {
-		int rc = w->fd < 0 ? w->fd
-				   : err_set(err, -EAGAIN, "cannot start the access log's thread");
+	if ((path && w->fd < 0) || pthread_create(&w->thread, NULL, writer_run, w)) {
+		int rc = path && w->fd < 0
+				 ? w->fd
+				 : err_set(err, -EAGAIN, "cannot start the access log's thread");
 
 		w->thread = 0;
 		record_writer_free(&w);
@@ -250,7 +274,7 @@ void record_writer_free(struct record_writer **wp)
 		}
 	}
 	for (unsigned i = 0; i < w->ring_count; i++) {
-		free(w->rings[i].bytes);
+		record_queue_fini(&w->rings[i].queue);
 		buf_fini(&w->rings[i].line);
 	}
 	if (w->next_path)
@@ -267,19 +291,20 @@ int record_writer_reopen(struct record_writer *w, const char *path, struct err *
 {
 	struct timespec until = wait_until(REOPEN_WAIT_MS);
 	char *copy;
-	int fd, rc = 0;
+	int fd = -1, rc = 0;
 
-	pthread_mutex_lock(&w->lock);
-	copy = strdup(path ? path : w->next_path ? w->next_path : w->path);
-	pthread_mutex_unlock(&w->lock);
-	fd = copy ? open_path(copy, err) : err_set(err, -ENOMEM, "out of memory");
-	if (fd < 0) {
+	copy = strdup(path ? path : "");
+	if (path)
+		fd = copy ? open_path(copy, err) : err_set(err, -ENOMEM, "out of memory");
+	if (!copy || (path && fd < 0)) {
 		free(copy);
-		return fd;
+		return path && fd < 0 ? fd : err_set(err, -ENOMEM, "out of memory");
 	}
+	for (unsigned i = 0; i < w->ring_count; i++)
+		__atomic_store_n(&w->rings[i].queue.is_on, path != NULL, __ATOMIC_RELAXED);
 	pthread_mutex_lock(&w->lock);
 	if (w->next_path)
-		close(w->next_fd);
+		cleanup_close(&w->next_fd);
 	free(w->next_path);
 	w->next_path = copy;
 	w->next_fd = fd;
@@ -295,34 +320,23 @@ struct record_ring *record_writer_ring(struct record_writer *w, unsigned index)
 	return &w->rings[index];
 }
 
+void record_ring_set_stream(struct record_ring *ring, struct record_queue *stream)
+{
+	__atomic_store_n(&ring->stream, stream, __ATOMIC_RELEASE);
+}
+
 void record_writer_stats(const struct record_writer *w, struct record_stats *out)
 {
 	*out = (struct record_stats) { .errors = __atomic_load_n(&w->errors, __ATOMIC_RELAXED) };
 	for (unsigned i = 0; i < w->ring_count; i++) {
-		out->written += metrics_get(&w->rings[i].lines);
-		out->dropped += metrics_get(&w->rings[i].dropped);
+		out->written += metrics_get(&w->rings[i].queue.lines);
+		out->dropped += metrics_get(&w->rings[i].queue.dropped);
 	}
 }
 
 /* --- the worker's side
  * ---------------------------------------------------------------------------------------------------
  */
-
-static void ring_push(struct record_ring *ring, struct str line)
-{
-	uint64_t tail = __atomic_load_n(&ring->tail, __ATOMIC_ACQUIRE);
-	size_t at = ring->head % RING_BYTES;
-	size_t first = MIN(line.len, RING_BYTES - at);
-
-	if (line.len > RING_BYTES - (size_t)(ring->head - tail)) {
-		metrics_inc(&ring->dropped, 1);
-		return;
-	}
-	memcpy(ring->bytes + at, line.p, first);
-	memcpy(ring->bytes, line.p + first, line.len - first);
-	metrics_inc(&ring->lines, 1);
-	__atomic_store_n(&ring->head, ring->head + line.len, __ATOMIC_RELEASE);
-}
 
 /* Milliseconds change with each request, the rest once a second. */
 static struct str timestamp(struct record_ring *ring, uint64_t wall_ms)
@@ -401,13 +415,26 @@ static void add_timeline(struct json_writer *w, const struct request *r, uint64_
 	json_close(w, '}');
 }
 
+static void push(struct record_queue *q, const struct buf *line)
+{
+	if (buf_failed(line))
+		metrics_inc(&q->dropped, 1);
+	else
+		record_queue_push(q, buf_str(line));
+}
+
 void record_request(struct record_ring *ring, const struct request *r)
 {
 	const struct gw_conf *conf = &r->conf->snapshot->conf;
 	const struct gw_route *route = r->route ? r->route->conf : NULL;
+	struct record_queue *stream = __atomic_load_n(&ring->stream, __ATOMIC_ACQUIRE);
+	bool to_file = record_queue_is_on(&ring->queue);
+	bool to_stream = stream && record_queue_is_on(stream);
 	struct json_writer w = json_writer(&ring->line);
 	uint64_t total_us = request_elapsed_us(r);
 
+	if (!to_file && !to_stream)
+		return;
 	buf_reset(&ring->line, 8192);
 	json_open(&w, NULL, '{');
 	json_add_str(&w, "timestamp", timestamp(ring, r->wall_ms));
@@ -452,8 +479,8 @@ void record_request(struct record_ring *ring, const struct request *r)
 		add_timeline(&w, r, total_us);
 	json_close(&w, '}');
 	buf_putc(&ring->line, '\n');
-	if (buf_failed(&ring->line))
-		metrics_inc(&ring->dropped, 1);
-	else
-		ring_push(ring, buf_str(&ring->line));
+	if (to_file)
+		push(&ring->queue, &ring->line);
+	if (to_stream)
+		push(stream, &ring->line);
 }

@@ -13,19 +13,23 @@
 #include "lib/str.h"
 
 struct request;
+struct record_queue;
 struct record_writer;
 struct record_ring;
 
-/* `path` is a file, or "-" for standard output. Starts the thread. */
+/* `path` is a file, "-" for standard output, or NULL: none yet. Starts the thread. */
 int record_writer_new(struct record_writer **out, const char *path, unsigned rings,
 		      struct err *err);
 /* Writes what is queued, as far as it can be written within a second; ends the thread. */
 void record_writer_free(struct record_writer **w);
 /* Reopens the file at once (another process renamed it). Waits a moment until nothing goes to the
- * old one any more. A path of NULL keeps the path. */
+ * old one any more. A path of NULL ends it. */
 int record_writer_reopen(struct record_writer *w, const char *path, struct err *err);
 /* The ring of worker `index`; only that worker's thread writes to it. */
 struct record_ring *record_writer_ring(struct record_writer *w, unsigned index);
+
+/* Lines go there as well (record_stream.h), while it is on. Any thread. */
+void record_ring_set_stream(struct record_ring *ring, struct record_queue *stream);
 
 /* Worker: queues the line of a request that has ended. Never waits. */
 void record_request(struct record_ring *ring, const struct request *r);
