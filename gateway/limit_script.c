@@ -12,7 +12,11 @@ const struct str limit_script_text = STR(
 	"local token, burst = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
 	"local settle, want = tonumber(ARGV[3]), tonumber(ARGV[4])\n"
 	"local ahead, sharers, last = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])\n"
-	"local before = tonumber(redis.call('GET', KEYS[1]) or 0) or 0\n"
+	/* Of another type, or no number ("nan" is one to Lua): it is not ours, and is written anew.
+	 */
+	"local held = redis.pcall('GET', KEYS[1])\n"
+	"local before = type(held) == 'string' and tonumber(held) or 0\n"
+	"if before ~= before then before = 0 end\n"
 	/* Redis' clock was set back, or the key is not ours: nobody waits for that. */
 	"local most = now + burst * (sharers + 1) + token * 1000\n"
 	"if before > most then before = most end\n"

@@ -247,16 +247,26 @@ enum taken {
 	TAKEN_WRONG, /* the key lost its place meanwhile */
 };
 
+void limits_give_back(const struct limits_slot *slot, uint64_t cost_ns)
+{
+	uint64_t full_at_ns = load(slot->full_at_ns);
+
+	/* Another key may have begun at 0 there, or Redis told better: never to before the clock's
+	 * beginning, which would be the end of time. */
+	while (!atomic_compare_exchange_weak(slot->full_at_ns, &full_at_ns,
+					     full_at_ns - MIN(full_at_ns, cost_ns)))
+		;
+	if (slot->lease)
+		atomic_fetch_sub(&slot->lease->owed, 1);
+}
+
 static void slot_give_back(const struct limits_slot *slot, const struct terms *terms,
 			   enum taken taken)
 {
 	if (taken == TAKEN_LEASED)
 		atomic_fetch_add(&slot->lease->leased, 1);
-	if (taken != TAKEN_CREDIT)
-		return;
-	atomic_fetch_sub_explicit(slot->full_at_ns, terms->cost_ns, memory_order_relaxed);
-	if (slot->lease)
-		atomic_fetch_sub(&slot->lease->owed, 1);
+	else if (taken == TAKEN_CREDIT)
+		limits_give_back(slot, terms->cost_ns);
 }
 
 /*

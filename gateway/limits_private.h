@@ -63,6 +63,9 @@ static inline bool limits_has_rivals(const struct limits_lease *lease, uint32_t 
  * the same key at the same time. */
 #define LIMITS_CAUTION 2
 
+/* Undoes what one request was charged, which Redis may have been told of meanwhile. */
+void limits_give_back(const struct limits_slot *slot, uint64_t cost_ns);
+
 uint64_t limits_key(const struct limits_rule *rule, const struct limits_subject *s);
 /* The key's name for all gateways. */
 void limits_shared_key(uint64_t out[2], const struct limits_rule *rule,

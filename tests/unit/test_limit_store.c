@@ -378,6 +378,39 @@ static void the_limit_holds_under_load(void **state)
 	}
 }
 
+/*
+ * A request that a second rule refuses gives back what it took of the first; when Redis was told of
+ * it in between, less than nothing is owed, and that is not four thousand million.
+ */
+static void what_was_told_can_be_given_back(void **state)
+{
+	struct world *w = world_new(LIMIT_LOCAL);
+	struct limits_rule rule = rule_of("a", 10, 3600, 0);
+	_Atomic uint64_t tag = 7, full_at_ns = rule.token_ns - 1;
+	struct limits_lease lease = { .owed = 0 };
+	struct limits_slot slot = { &tag, &full_at_ns, 7, &lease };
+	struct net_addr client;
+	struct limits_subject subject = { .client = &client, .endpoint = STR("r") };
+	struct limit_store_stats stats;
+	uint64_t until_ms = clock_mono_ms() + PATIENCE_MS;
+
+	if (!w)
+		skip();
+	assert_int_equal(net_parse_ip(&client, STR("192.0.2.9"), 1), 0);
+	limits_give_back(&slot, rule.token_ns);
+	assert_int_equal(full_at_ns, 0);
+	atomic_fetch_add(&lease.seen, 1);
+	limit_store_touch(w->gateways[0].store, &slot, &rule, &subject, clock_mono_ns());
+	do {
+		assert_true(clock_mono_ms() < until_ms);
+		usleep(1000);
+		limit_store_get_stats(w->gateways[0].store, &stats);
+	} while (stats.answers == 0 || stats.keys > 0);
+	assert_int_equal(lease.owed, 0);
+	assert_true(full_at_ns <= clock_mono_ns());
+	world_free(w);
+}
+
 /* --- while Redis is away
  * --------------------------------------------------------------------------
  */
@@ -569,6 +602,44 @@ static void the_script_agrees_with_a_count(void **state)
 	world_free(w);
 }
 
+/* Somebody else wrote there: those keys begin anew, and nothing fails. */
+static void what_is_not_ours_is_written_anew(void **state)
+{
+	static const char *const others[] = { "'LPUSH',k,'x'", "'SET',k,'nan'", "'SET',k,'x'",
+					      "'SET',k,'-inf'" };
+	struct world *w = world_new(LIMIT_CLOSED);
+	struct limits_rule rule = rule_of("a", 10, 3600, 0);
+	char command[512];
+
+	if (!w)
+		skip();
+	for (size_t i = 0; i < CASES(others); i++) {
+		struct limit_store_stats stats;
+
+		assert_true(check(&w->gateways[0], &rule, "192.0.2.1").is_allowed);
+		wait_until_settled(w);
+		snprintf(command, sizeof(command),
+			 "redis-cli -s %s eval \"for _,k in ipairs(redis.call('KEYS','t:*')) do "
+			 "redis.call('DEL',k) redis.call(%s) end\" 0 >/dev/null",
+			 w->socket, others[i]);
+		assert_int_equal(system(command), 0); // NOLINT(cert-env33-c): our own words
+		assert_true(check(&w->gateways[0], &rule, "192.0.2.1").is_allowed);
+		wait_until_settled(w);
+		limit_store_get_stats(w->gateways[0].store, &stats);
+		assert_int_equal(stats.errors, 0);
+		snprintf(command, sizeof(command),
+			 "redis-cli -s %s eval \"for _,k in ipairs(redis.call('KEYS','*')) do "
+			 "if redis.call('TTL',k) < 0 then return 1 end end return 0\" 0 | "
+			 "grep -qx 0",
+			 w->socket);
+		assert_int_equal(system(command), 0); // NOLINT(cert-env33-c)
+		snprintf(command, sizeof(command), "redis-cli -s %s flushall >/dev/null",
+			 w->socket);
+		assert_int_equal(system(command), 0); // NOLINT(cert-env33-c)
+	}
+	world_free(w);
+}
+
 /* More new keys at once than Redis can be told of: it is not overrun, and nobody is refused. */
 static void a_flood_of_keys_is_no_failure(void **state)
 {
@@ -604,11 +675,13 @@ int main(void)
 		cmocka_unit_test(what_was_too_much_is_paid_back),
 		cmocka_unit_test(what_is_given_back_is_not_charged),
 		cmocka_unit_test(the_limit_holds_under_load),
+		cmocka_unit_test(what_was_told_can_be_given_back),
 		cmocka_unit_test(alone_each_has_its_share),
 		cmocka_unit_test(open_lets_all_pass),
 		cmocka_unit_test(closed_refuses_all),
 		cmocka_unit_test(a_refused_script_is_a_failure),
 		cmocka_unit_test(the_script_agrees_with_a_count),
+		cmocka_unit_test(what_is_not_ours_is_written_anew),
 		cmocka_unit_test(a_flood_of_keys_is_no_failure),
 	};
 
