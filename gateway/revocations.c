@@ -167,17 +167,23 @@ static int append(struct revocations *v, const struct revocation *r, bool is_rem
 	const char *path = conf_of(v)->state.p;
 	CLEANUP(cleanup_close) int fd = -1;
 	CLEANUP(buf_fini) struct buf line;
-	bool was_known = false;
+	bool was_known;
 	struct stat st;
 
 	buf_init(&line, 0);
 	fd = open(path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NOFOLLOW);
-	if (fd >= 0 && fstat(fd, &st) == 0)
-		was_known = is_known(v, &st);
-	write_line(r, is_removed, &line);
-	if (fd < 0 || write(fd, buf_data(&line), buf_len(&line)) != (ssize_t)buf_len(&line) ||
-	    fdatasync(fd) < 0)
+	if (fd < 0 || fstat(fd, &st) < 0)
 		return err_set(err, -EIO, "cannot write %s: %s", path, strerror(errno));
+	was_known = is_known(v, &st);
+	write_line(r, is_removed, &line);
+	if (write(fd, buf_data(&line), buf_len(&line)) != (ssize_t)buf_len(&line) ||
+	    fdatasync(fd) < 0) {
+		err_set(err, -EIO, "cannot write %s: %s", path, strerror(errno));
+		/* Half a line would spoil the next one. */
+		if (was_known && ftruncate(fd, st.st_size) == 0)
+			know(v, fd);
+		return -EIO;
+	}
 	/* What another process wrote just now is still to be read, with this. */
 	if (was_known)
 		know(v, fd);

@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import time
 
@@ -186,6 +187,20 @@ def test_a_state_file_that_is_gone_or_another_takes_nothing_back(rig, key):
     rig.proc.stop()
     rig.start()
     assert sorted(entry["jti"] for entry in listed(rig)) == ["d-0", "d-1", "d-2", "d-3"]
+
+
+def test_half_a_line_does_not_spoil_the_next(rig, tmp_path):
+    state = tmp_path / "revoked.state"
+    # Larger than any other file of the gateway, so that the limit below is met by this one alone.
+    state.write_text("".join(f'{{"sub":"user-{n}"}}\n' for n in range(20000)))
+    rig.start()
+    size = state.stat().st_size
+    resource.prlimit(rig.proc.pid, resource.RLIMIT_FSIZE, (size + 5, resource.RLIM_INFINITY))
+    assert rig.ctl("revoke", "--sub", "lost").returncode == 1
+    resource.prlimit(rig.proc.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    revoke(rig, "--sub", "kept")
+    lines = state.read_text().splitlines()
+    assert len(lines) == 20001 and json.loads(lines[-1])["sub"] == "kept"
 
 
 def test_without_a_state_file_it_says_so(rig, key):
