@@ -68,9 +68,12 @@ static void job_free(struct shared_job *job)
 static void job_end(struct shared_job *job, int result, uint64_t index)
 {
 	struct reg_write *write = TAKE_PTR(job->write);
+	struct str app, id;
 
-	if (write && write->op == REG_WRITE_PUT && result == REG_PUT_NEW)
-		reg_store_own(job->s->writer.store, write->app, write->instance.id, job->client);
+	/* Also for a client that did not wait for the answer, or its limit would be none. */
+	if (job->script == SHARED_PUT && result == REG_PUT_NEW &&
+	    shared_name_split(job->args.v[0], &app, &id))
+		reg_store_own(job->s->writer.store, app, id, job->client);
 	if (write) {
 		write->req->on_gone = NULL;
 		write->done(write, result, index);

@@ -4,6 +4,7 @@ acknowledged stays."""
 
 import json
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -138,6 +139,25 @@ def test_eureka_over_both(pair):
     assert b.call("PUT", "/eureka/apps/USER/h").status == 200
     assert a.call("DELETE", "/eureka/apps/USER/h").status == 200
     agree(a, b)
+
+
+def test_who_hangs_up_before_the_answer_is_counted_all_the_same(tmp_path, procs, program, redis):
+    registry = Shared(tmp_path, procs, program("registryd"), redis, "a")
+    with open(registry.config_path, encoding="utf-8") as file:
+        config = json.load(file)
+    config["limits"] = {"instances_per_client": 5}
+    with open(registry.config_path, "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    registry.start()
+    body = json.dumps(instance()).encode()
+    for number in range(30):
+        with socket.create_connection(("127.0.0.1", registry.port), 10) as sock:
+            sock.sendall(b"PUT %s%d HTTP/1.1\r\nHost: r\r\nContent-Length: %d\r\n\r\n%s"
+                         % (PATH.encode(), number, len(body), body))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    wait_until(lambda: len(registry.ids()) == 5, "as many as one may have", 10)
+    assert registry.put("later").status == 429
+    assert len(registry.ids()) == 5
 
 
 def test_renewals_at_one_count_at_the_other(pair):
