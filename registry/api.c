@@ -293,16 +293,22 @@ static void api_renew_many(struct http_request *req, void *arg)
 		http_respond_json(req, 200, buf_str(body));
 }
 
+/* What is not known must not look empty. */
+static bool may_read(const struct reg_api *api, struct http_request *req)
+{
+	if (api->writer->is_loaded)
+		return true;
+	http_add_header(req, "Retry-After", STR("1"));
+	http_problem(req, 503, "the shared store was not read yet");
+	return false;
+}
+
 static bool may_watch(const struct reg_api *api, struct http_request *req)
 {
 	const struct reg_watch_stats *w = reg_watch_stats(api->watch);
 
-	/* What is not known must not look empty. */
-	if (!api->writer->is_loaded) {
-		http_add_header(req, "Retry-After", STR("1"));
-		http_problem(req, 503, "the shared store was not read yet");
+	if (!may_read(api, req))
 		return false;
-	}
 	if (w->streams + w->waiters < api->max_watches)
 		return true;
 	http_add_header(req, "Retry-After", STR("5"));
@@ -311,15 +317,24 @@ static bool may_watch(const struct reg_api *api, struct http_request *req)
 	return false;
 }
 
+/* Only a query with an index waits: lists are read however many watch. */
+static bool may_query(const struct reg_api *api, struct http_request *req)
+{
+	struct str index;
+
+	return http_query(req, "index", &index) == -ENOENT ? may_read(api, req)
+							   : may_watch(api, req);
+}
+
 static void api_apps(struct http_request *req, void *arg)
 {
-	if (may_watch(arg, req))
+	if (may_query(arg, req))
 		reg_watch_apps(((struct reg_api *)arg)->watch, req);
 }
 
 static void api_app(struct http_request *req, void *arg)
 {
-	if (may_watch(arg, req))
+	if (may_query(arg, req))
 		reg_watch_app(((struct reg_api *)arg)->watch, req);
 }
 

@@ -184,10 +184,15 @@ def test_limits(make_registry):
         watches.append(sock)
     answer = registry.call("GET", "/v1/watch", headers=bearer("one-0123456789abcdef"))
     assert answer.status == 429 and "limits.watches" in answer.json()["detail"]
+
+    def read(query=""):
+        return registry.call("GET", f"/v1/apps{query}", headers=bearer("one-0123456789abcdef")).status
+
+    assert read("?index=1") == 429
+    assert read() == 200, "what does not wait is no watch"
     for sock in watches:
         sock.close()
-    wait_until(lambda: registry.call("GET", "/v1/apps", headers=bearer("one-0123456789abcdef")
-                                     ).status == 200, "room again")
+    wait_until(lambda: read("?index=1") == 200, "room again")
     assert register(3, metadata={"k": "v" * 5000}).status == 413
     registry.reload(limits={**registry.config["limits"], "instances_per_client": 6,
                             "instances": 100})
