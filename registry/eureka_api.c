@@ -9,6 +9,7 @@
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/gzip.h"
+#include "lib/json.h"
 #include "lib/loop.h"
 #include "registry/eureka_instance.h"
 #include "registry/eureka_private.h"
@@ -425,7 +426,8 @@ static int query_pairs(struct http_request *req, struct buf *out)
 		    http_decode(req->arena, str_sub(pair, MIN(at + 1, pair.len), pair.len), true,
 				&value) < 0)
 			return -EINVAL;
-		if (key.len == 0 || key.len > REG_TEXT_MAX || value.len > REG_VALUE_MAX)
+		if (!reg_is_metadata_key(key) || value.len > REG_VALUE_MAX || !json_is_text(key) ||
+		    !json_is_text(value))
 			return -EINVAL;
 		if (has_key(buf_str(out), key))
 			continue;

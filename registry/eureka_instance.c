@@ -347,8 +347,11 @@ static struct str read_pairs(struct reading *r, const json_t *object, bool is_am
 			wrong(r, "metadata %.64s must be a text", key);
 		else if (text.len > REG_VALUE_MAX)
 			wrong(r, "metadata %.64s must have at most %d bytes", key, REG_VALUE_MAX);
-		if (!*key || strlen(key) > REG_TEXT_MAX || (is_amazon && strchr(key, '=')))
-			wrong(r, "a key of the metadata must have 1 to %d bytes", REG_TEXT_MAX);
+		if (!reg_is_metadata_key(str_from(key)) || (is_amazon && strchr(key, '=')))
+			wrong(r,
+			      "a key of the metadata must have 1 to %d bytes, none of them a "
+			      "control character",
+			      REG_TEXT_MAX);
 		if (++count > REG_METADATA_MAX)
 			wrong(r, "metadata must have at most %d members", REG_METADATA_MAX);
 		if (r->result < 0)
@@ -368,15 +371,6 @@ static struct str read_pairs(struct reading *r, const json_t *object, bool is_am
 		r->result = -ENOMEM;
 	buf_fini(&b);
 	return all;
-}
-
-static bool is_id(struct str s)
-{
-	for (size_t i = 0; i < s.len; i++) {
-		if ((unsigned char)s.p[i] <= 0x20 || (unsigned char)s.p[i] >= 0x7f)
-			return false;
-	}
-	return s.len <= REG_ID_MAX;
 }
 
 static struct str amazon_get(const struct eureka_info *info, const char *name)
@@ -409,7 +403,7 @@ static void read_id(struct reading *r, const json_t *json, struct reg_instance *
 	}
 	if (i->id.len == 0)
 		wrong(r, "Missing instanceId");
-	else if (!is_id(i->id))
+	else if (!reg_is_id(i->id))
 		wrong(r, "instanceId must have at most %d visible ASCII characters", REG_ID_MAX);
 }
 
@@ -558,7 +552,8 @@ int eureka_read(struct reg_instance *i, struct eureka_info *info, const json_t *
 	if (number_of(member(json, "countryId"), &n))
 		info->country = (uint32_t)MIN(n, (uint64_t)UINT16_MAX);
 	info->is_coordinating = is_true(member(json, "isCoordinatingDiscoveryServer"), false);
-	if (number_of(member(json, "lastDirtyTimestamp"), &n))
+	/* Java's clients read a long; one number beyond would spoil the whole list for them. */
+	if (number_of(member(json, "lastDirtyTimestamp"), &n) && n <= INT64_MAX)
 		info->dirty_ms = n;
 	i->status = read_status(&r, json, "status");
 	if (i->status == REG_NO_STATUS)

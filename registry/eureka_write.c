@@ -222,8 +222,11 @@ static void write_metadata(struct eureka_writer *w, const struct reg_instance *i
 		return;
 	}
 	begin(w, "metadata");
-	while (reg_metadata_next(&rest, &name, &value))
-		pair(w, name, value);
+	while (reg_metadata_next(&rest, &name, &value)) {
+		/* Java loads what that names. */
+		if (!str_eqz(name, "@class"))
+			pair(w, name, value);
+	}
 	end(w, "metadata");
 }
 

@@ -122,8 +122,12 @@ static bool has_control(struct str s)
 	return false;
 }
 
-/* Visible ASCII: it stands in paths, logs and tables. */
-static bool is_id(struct str s)
+bool reg_is_metadata_key(struct str key)
+{
+	return key.len > 0 && key.len <= REG_TEXT_MAX && !has_control(key);
+}
+
+bool reg_is_id(struct str s)
 {
 	for (size_t i = 0; i < s.len; i++) {
 		unsigned char c = (unsigned char)s.p[i];
@@ -168,7 +172,7 @@ static int read_id(struct reading *r, const char *field, const json_t *v)
 	if (r->i->id.p)
 		return str_eq(id, r->i->id) ? 0
 					    : wrong(r, field, "differs from the one in the path");
-	if (!is_id(id))
+	if (!reg_is_id(id))
 		return wrong(r, field, "must have 1 to %d visible ASCII characters", REG_ID_MAX);
 	r->i->id = arena_str(r->arena, id);
 	return r->i->id.p ? 0 : -ENOMEM;
@@ -291,7 +295,7 @@ static int check_pair(struct reading *r, struct str key, const json_t *v)
 	char field[96];
 
 	snprintf(field, sizeof(field), "metadata.%.*s", (int)MIN(key.len, (size_t)64), key.p);
-	if (key.len == 0 || key.len > REG_TEXT_MAX || has_control(key))
+	if (!reg_is_metadata_key(key))
 		return wrong(r, field,
 			     "a key must have 1 to %d bytes, none of them a control character",
 			     REG_TEXT_MAX);
@@ -405,7 +409,7 @@ int reg_instance_read(struct reg_instance *out, const json_t *json, struct str i
 	if (!json_is_object(json))
 		return wrong(&r, "", "must be a JSON object");
 	if (id.p) {
-		if (!is_id(id))
+		if (!reg_is_id(id))
 			return wrong(&r, "id", "must have 1 to %d visible ASCII characters",
 				     REG_ID_MAX);
 		i.id = arena_str(a, id);

@@ -87,6 +87,12 @@ bool reg_metadata_next(struct str *rest, struct str *key, struct str *value);
 /* Value of a key; a NULL p when it is not there. */
 struct str reg_metadata_get(const struct reg_instance *i, const char *key);
 
+/* Visible ASCII, 1 to REG_ID_MAX bytes: it stands in paths, logs and tables. */
+bool reg_is_id(struct str s);
+
+/* 1 to REG_TEXT_MAX bytes without control characters: what our own readers take. */
+bool reg_is_metadata_key(struct str key);
+
 /* Lower case into `out`; false when it is no valid name (letters, digits, "._-", at most
  * REG_APP_MAX). */
 bool reg_app_name(struct str name, char out[static REG_APP_MAX + 1]);

@@ -159,7 +159,7 @@ bool reg_record_decode(struct str body, struct str *app, struct reg_instance *i)
 	if (has_eureka != (rest.len > 0))
 		return false;
 	i->eureka = rest;
-	return reg_app_name(*app, name) && id_len > 0 && id_len <= REG_ID_MAX &&
+	return reg_app_name(*app, name) && str_eqz(*app, name) && reg_is_id(i->id) &&
 	       zone_len <= REG_TEXT_MAX && version_len <= REG_TEXT_MAX &&
 	       metadata_len <= REG_METADATA_BYTES && rest.len <= REG_EUREKA_BYTES &&
 	       is_metadata(i->metadata) && i->port > 0 && i->weight > 0 &&

@@ -461,7 +461,21 @@ def test_metadata(registry):
     assert ask(registry, "PUT", "/eureka/apps/USER/nobody/metadata?a=b").status == 404
     assert ask(registry, "PUT", path + "?a=" + "x" * 2000).status == 400
     assert ask(registry, "PUT", path + "?" + "&".join(f"k{i}=v" for i in range(99))).status == 400
+    # What our own readers would leave out, and with it the instance.
+    for odd in ("a%0ab=c", "%01=c", "k=%ff%fe", "%c3=v", "zone=" + "%ff" * 60):
+        assert ask(registry, "PUT", path + "?" + odd).status == 400, odd
     assert instance_of(registry, "USER", "u1")["metadata"] == got
+    # Java would load the class.
+    assert ask(registry, "PUT", path + "?@class=java.lang.Runtime").status == 200
+    assert instance_of(registry, "USER", "u1")["metadata"] == got
+
+
+def test_a_time_that_is_no_long_is_ignored(registry):
+    """A Java client that cannot read one instance reads none."""
+    register(registry, "user", "u1", lastDirtyTimestamp=str(2**64 - 1))
+    assert int(instance_of(registry, "USER", "u1")["lastDirtyTimestamp"]) < 2**63
+    register(registry, "user", "u1", port={"$": 8099, "@enabled": "true"}, lastDirtyTimestamp="5")
+    assert instance_of(registry, "USER", "u1")["port"]["$"] == 8099
 
 
 def test_a_lease_lasts_once_not_twice(registry):
