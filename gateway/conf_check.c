@@ -546,6 +546,7 @@ void gw_check_conf(struct conf *c, void *object)
 		check_request_rules(&k, &k.conf->defaults.request);
 		conf_leave(c);
 		check_routes(&k);
+		gw_advise(c, k.conf);
 	} else {
 		conf_error(c, "out of memory");
 	}

@@ -18,5 +18,7 @@ void gw_check_route(struct conf *c, void *object);
 /* The whole file: names that refer to other parts become pointers, derived members are filled in.
  */
 void gw_check_conf(struct conf *c, void *object);
+/* Warnings: what is allowed and hardly meant. */
+void gw_advise(struct conf *c, const struct gw_conf *conf);
 /* Certificates, keys, key sets, and the folders of files that are written. */
 void gw_check_files(struct conf *c, const struct gw_conf *conf);

@@ -311,7 +311,9 @@ static void tells_each_mistake_with_its_path(void **state)
 		  "\"dns:\"\n"
 		  "f: auth.e.allow[2]: may have at most two \"*\", not \"cn:***\"\n"
 		  "f: auth.e.token: is not for \"type\": \"mtls\"\n"
-		  "f: auth.f.jwks: must have a \"file\" or a \"url\"\n" },
+		  "f: auth.f.jwks: must have a \"file\" or a \"url\"\n"
+		  "f: auth.e.type: warning: \"mtls\" lets nobody in: no listener asks for "
+		  "certificates, see \"tls.client_auth\"\n" },
 		{ BASE "{'name':'a','match':{'path':'/a'},'service':'feed','auth':['rider','rider',"
 		       "'ridr'],'auth_optional':true,'require':{'a':{},'b':{'equals':['x']},'c':{"
 		       "'one_of':'x'},'d':{'is':1},'e':{'equals':{}},'f':{'contains':[]}}},"
@@ -338,6 +340,24 @@ static void tells_each_mistake_with_its_path(void **state)
 		if (strcmp(said, cases[i].want) != 0)
 			fail_msg("%s\nsaid\n%swant\n%s", cases[i].text, said, cases[i].want);
 	}
+}
+
+static void warns_of_what_is_hardly_meant(void **state)
+{
+	(void)state;
+	assert_int_equal(load("{" LISTEN "," SERVICES "," AUTH ",'rate_limits':{"
+			      "'per-ip':{'key':'ip','limit':1,'window_s':1},"
+			      "'mixed':{'key':['endpoint','claim:t'],'limit':1,'window_s':1},"
+			      "'user':{'key':'user','limit':1,'window_s':1}},"
+			      "'defaults':{'limits':['user']},'routes':["
+			      "{'name':'a','match':{'path':'/a'},'service':'feed','auth':'rider',"
+			      "'limits':['user']},"
+			      "{'name':'b','match':{'path':'/b'},'service':'feed',"
+			      "'limits':['per-ip','mixed']}]}"),
+			 0);
+	assert_string_equal(said,
+			    "f: routes[1].limits: warning: \"mixed\" counts by claim, but the "
+			    "route has no \"auth\": by the client's address instead\n");
 }
 
 static void the_examples_are_good(void **state)
@@ -613,6 +633,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(fills_defaults),
 		cmocka_unit_test(tells_each_mistake_with_its_path),
+		cmocka_unit_test(warns_of_what_is_hardly_meant),
 		cmocka_unit_test(the_examples_are_good),
 		cmocka_unit_test(the_schema_file_is_up_to_date),
 		cmocka_unit_test(compiles_routes),
