@@ -73,7 +73,7 @@ def test_everything_has_its_place(installed):
     documents = "usr/share/doc/gatehouse"
     expected |= {f"{documents}/{page.name}" for page in (ROOT / "docs").glob("*.md")}
     expected |= {f"{documents}/schema/{name}.json" for name in DAEMONS}
-    for example in ("nlb", "registry", "domains/rider", "domains/driver"):
+    for example in ("nlb", "registry", "domains/rider", "domains/driver", "domains/partner"):
         expected.add(f"{documents}/examples/{example}.json")
     for daemon in ("bird", "frr", "keepalived"):
         expected.add(f"{documents}/examples/{daemon}/{daemon}.conf")
@@ -94,6 +94,14 @@ def test_installed_examples_are_good(installed, host_files):
         path.write_text((examples / name).read_text().replace("/etc/gatehouse", str(host_files)))
         done = run(installed / "usr/sbin" / program, "-c", path, "--check")
         assert done.returncode == 0, done.stderr
+
+
+def test_example_of_much_is_good(host_files, program):
+    text = (ROOT / "config/domains/partner.json").read_text()
+    path = host_files / "partner.json"
+    path.write_text(re.sub("/(etc|var/lib|var/log|run)/gatehouse", str(host_files), text))
+    done = run(program("gatewayd"), "-c", path, "--check")
+    assert done.returncode == 0 and not done.stderr, done.stderr
 
 
 def test_runtime_packages_are_all_named(program):
@@ -354,9 +362,13 @@ def host_files(tmp_path_factory):
     signer = identity.Signer(str(folder / "jwks"), "rider", "ES256", "i", "a")
     os.rename(signer.jwks, folder / "rider.jwks.json")
     (folder / "hash-seed").write_text("0123456789abcdef\n")
+    authority.issue("partner", ["*.partner.example.com"], directory=str(folder / "tls"))
+    (folder / "tls/ticket.keys").write_bytes(os.urandom(80))
+    (folder / "tls/ticket.keys").chmod(0o600)
     authority.issue("registry", ["registry.example.com"], directory=str(folder / "tls"))
     authority.issue("internal-ca", ["ca.internal"], directory=str(folder))
     (folder / "internal-ca.crt").rename(folder / "internal-ca.pem")
+    shutil.copy(folder / "internal-ca.pem", folder / "tls/partner-ca.pem")
     (folder / "partner-keys.json").write_text('{"keys": []}')
     (folder / "registry").mkdir()
     for name in ("deploy", "users"):
