@@ -620,6 +620,9 @@ static const struct conf_object service_object =
 		0                                                                  \
 	}
 
+static const struct conf_row default_request_rows[] = { TRANSFORM_ROWS("[\"X-Internal-*\"]") };
+static const struct conf_object default_request_object = CONF_OBJECT_OF(struct gw_transform,
+									default_request_rows);
 static const struct conf_row transform_rows[] = { TRANSFORM_ROWS(NULL) };
 static const struct conf_object transform_object = CONF_OBJECT_OF(struct gw_transform,
 								  transform_rows);
@@ -637,10 +640,10 @@ static const struct conf_row defaults_rows[] = {
 	  .help = "Rate limits of every route." },
 	{ CONF_INT("max_body_bytes", struct gw_defaults, max_body_bytes), .min = 1, .max = MAX_BODY,
 	  .def = "10485760", .help = "Largest request body." },
-	{ CONF_OBJECT("request", struct gw_defaults, request, &transform_object),
+	{ CONF_OBJECT("request", struct gw_defaults, request, &default_request_object),
 	  .help = "Changes to every request." },
 	{ CONF_OBJECT("response", struct gw_defaults, response, &default_response_object),
-	  .help = "Changes to every response." },
+	  .help = "Changes to every response, also to those of the gateway's own." },
 	{ CONF_ENUM("encoded_slash", struct gw_defaults, encoded_slash, refuse_or_keep),
 	  .def = "\"refuse\"", .help = "Paths with %2F." },
 	{ CONF_ENUM("backslash", struct gw_defaults, backslash, refuse_or_keep),

@@ -61,6 +61,13 @@ bool headers_set(struct headers *h, struct str name, struct str value)
 	return headers_add(h, name, value);
 }
 
+bool headers_is_forwarding(struct str name)
+{
+	static const char prefix[] = "x-forwarded-";
+
+	return name.len >= sizeof(prefix) - 1 && folds_equal(name.p, prefix, sizeof(prefix) - 1);
+}
+
 void headers_remove_id(struct headers *h, enum http_name id)
 {
 	size_t to = 0;

@@ -31,6 +31,8 @@ bool headers_add(struct headers *h, struct str name, struct str value);
 /* Replaces all fields of the name, in any case and with "_" for "-". False when there is no room.
  */
 bool headers_set(struct headers *h, struct str name, struct str value);
+/* Begins with X-Forwarded-, in any spelling. */
+bool headers_is_forwarding(struct str name);
 /* Removes all fields of the id. */
 void headers_remove_id(struct headers *h, enum http_name id);
 

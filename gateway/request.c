@@ -237,9 +237,11 @@ void response_send_fixed(struct request *r, unsigned status, const struct header
 		r->down->abort(r);
 		return;
 	}
-	if (content_type.len)
-		headers_add(&r->response.headers, STR("Content-Type"), content_type);
 	/* What has no room is left out, as it is with those of request_add_extra. */
+	headers_rules_apply(r->route ? r->route->response : r->conf->snapshot->default_response,
+			    &r->response.headers, r);
+	if (content_type.len)
+		headers_set(&r->response.headers, STR("Content-Type"), content_type);
 	headers_rules_apply(rules, &r->response.headers, r);
 	/* RFC 9110 8.6: none in a 204; in a 304 it would be that of a 200. */
 	r->response.has_length = status != 204 && status != 304;

@@ -431,6 +431,7 @@ static bool build_routes(struct build *b)
 	struct gw_conf *conf = &b->s->conf;
 	struct router_route *matches = arena_array(b->a, struct router_route,
 						   conf->routes_count + 1);
+	static const struct gw_transform none;
 	struct rule_list defaults;
 	struct err err;
 	int rc;
@@ -440,6 +441,9 @@ static bool build_routes(struct build *b)
 		return false;
 	b->s->default_limits = defaults.rules;
 	b->s->default_limit_count = defaults.count;
+	b->s->default_response = rules_of(b, &conf->defaults.response, &none, STR(""));
+	if (!b->s->default_response)
+		return false;
 	if (conf->defaults.cors) {
 		b->s->has_cors = true;
 		b->s->default_cors = cors_new(b->a, conf->defaults.cors, NULL, 0);

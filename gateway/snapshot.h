@@ -78,8 +78,9 @@ struct snapshot {
 	/* limits of `defaults` that need no identity: for requests that match no route (404) */
 	const struct limits_rule *const *default_limits;
 	size_t default_limit_count;
-	const struct cors *default_cors; /* for them as well; NULL: none */
-	bool has_cors;                   /* any route */
+	const struct headers_rules *default_response; /* ... of defaults alone */
+	const struct cors *default_cors;              /* for them as well; NULL: none */
+	bool has_cors;                                /* any route */
 };
 
 /*

@@ -85,29 +85,64 @@ enum stage_result stage_identify(struct request *r)
 	return STAGE_NEXT;
 }
 
-/* W3C Trace Context: version 00, 16 bytes trace id, 8 bytes parent id, flags, all lower-case hex,
- * ids not zero. */
+/*
+ * W3C Trace Context: version, 16 bytes trace id, 8 bytes parent id, flags, all lower-case hex, ids
+ * not zero. Of later versions than 00, which may go on behind a dash, what 00 knows of is read; ff
+ * is none.
+ */
 static bool is_traceparent(struct str s)
 {
 	bool has_trace = false, has_parent = false;
 
-	if (s.len != 55 || !str_starts(s, STR("00-")) || s.p[35] != '-' || s.p[52] != '-')
+	if (s.len < 55 || (s.len > 55 && (str_starts(s, STR("00")) || s.p[55] != '-')) ||
+	    str_starts(s, STR("ff")))
 		return false;
-	for (size_t i = 3; i < 55; i++) {
-		if (i == 35 || i == 52)
+	for (size_t i = 0; i < 55; i++) {
+		if (i == 2 || i == 35 || i == 52) {
+			if (s.p[i] != '-')
+				return false;
 			continue;
+		}
 		if (!((s.p[i] >= '0' && s.p[i] <= '9') || (s.p[i] >= 'a' && s.p[i] <= 'f')))
 			return false;
+		if (i < 3)
+			continue;
 		has_trace |= i < 35 && s.p[i] != '0';
 		has_parent |= i > 35 && i < 52 && s.p[i] != '0';
 	}
 	return has_trace && has_parent;
 }
 
+/* The client's, if it is the only one and valid; else NULL. */
+static const struct http_field *find_traceparent(const struct request *r)
+{
+	const struct http_field *found = NULL;
+
+	for (size_t i = 0; i < r->headers.count; i++) {
+		const struct http_field *f = &r->headers.fields[i];
+
+		if (f->id != HTTP_TRACEPARENT || !f->name.len)
+			continue;
+		if (found || !is_traceparent(f->value))
+			return NULL;
+		found = f;
+	}
+	return found;
+}
+
+/* Sampled and random are kept; others have no meaning yet, and must be zero then. */
+static void copy_flags(char *to, struct str flags)
+{
+	char low = flags.p[1];
+	unsigned bits = (unsigned)(low <= '9' ? low - '0' : low - 'a' + 10) & 3;
+
+	to[0] = '0';
+	to[1] = (char)('0' + bits);
+}
+
 struct str identify_traceparent(struct request *r)
 {
-	const struct http_field *field = http_find(r->headers.fields, r->headers.count,
-						   HTTP_TRACEPARENT);
+	const struct http_field *field = find_traceparent(r);
 	char *text = arena_alloc(&r->arena, 55);
 	unsigned char bytes[24];
 	char *at = text;
@@ -117,7 +152,7 @@ struct str identify_traceparent(struct request *r)
 	random_bytes(bytes, sizeof(bytes));
 	memcpy(at, "00-", 3);
 	at += 3;
-	if (field && is_traceparent(field->value)) {
+	if (field) {
 		memcpy(at, field->value.p + 3, 32);
 		at += 32;
 	} else {
@@ -125,7 +160,11 @@ struct str identify_traceparent(struct request *r)
 	}
 	*at++ = '-';
 	hex_put(&at, bytes + 16, 8);
-	memcpy(at, field && is_traceparent(field->value) ? field->value.p + 52 : "-01", 3);
+	memcpy(at, "-01", 3);
+	if (field)
+		copy_flags(at + 1, str_sub(field->value, 53, 55));
+	else /* it would speak of a trace that is none */
+		headers_remove_id(&r->headers, HTTP_TRACESTATE);
 	r->trace_id = str_of(text + 3, 32);
 	return str_of(text, 55);
 }

@@ -8,9 +8,9 @@
 #include "gateway/worker.h"
 
 /* Fields that only we may write towards a service. */
-static bool is_ours(enum http_name id)
+static bool is_ours(const struct request *r, const struct http_field *f)
 {
-	switch (id) {
+	switch (f->id) {
 	case HTTP_FORWARDED:
 	case HTTP_TRACEPARENT:
 	case HTTP_X_FORWARDED_CLIENT_CERT:
@@ -20,6 +20,9 @@ static bool is_ours(enum http_name id)
 	case HTTP_X_REAL_IP:
 	case HTTP_X_REQUEST_ID:
 		return true;
+	case HTTP_OTHER:
+		/* -Port, -Prefix, -Server …: of those in front who are believed. */
+		return !r->is_from_proxy && headers_is_forwarding(f->name);
 	default:
 		return false;
 	}
@@ -100,7 +103,7 @@ enum stage_result stage_transform(struct request *r)
 	headers_guard_strip(r->conf->snapshot->guard, h,
 			    r->conf->snapshot->conf.defaults.underscores_in_headers);
 	for (size_t i = 0; i < h->count; i++) {
-		if (!is_ours(h->fields[i].id))
+		if (!is_ours(r, &h->fields[i]))
 			h->fields[kept++] = h->fields[i];
 	}
 	h->count = kept;
