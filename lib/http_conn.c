@@ -16,7 +16,7 @@
 #define LINGER_MS    1000
 #define PATIENCE_MS  30000 /* with a peer that vanished: a stream's comment says so */
 #define READ_RATE    16    /* bytes a millisecond that a reader has to take, beside its patience */
-#define LINGER_BYTES (1 << 18)
+#define LINGER_BYTES (1 << 22) /* bodies that are too long, mostly by little */
 
 /* --- transport: all bytes go through these two ----------------------------------------------- */
 

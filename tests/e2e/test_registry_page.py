@@ -147,12 +147,12 @@ def test_page_fits_a_phone(page, registry):
     for number in range(150):
         put(registry, "a-service-with-a-rather-long-name-for-a-phone", f"i-{number:03}")
     page.size(390, 844, True)
-    wait_until(lambda: "user-" in page.text("#apps"), "shown", 20)
+    wait_until(lambda: "user-" in page.text("#apps") and "150 of 150" in page.text("#apps"), "shown", 20)
     assert page.run("document.documentElement.scrollWidth") <= 390
     # An app of many is opened by hand, a part at a time.
     page.run("[...document.querySelectorAll('summary')].find(s => s.innerText.includes('rather')).click()")
-    wait_until(lambda: "i-099" in page.text("#apps"), "opened", 20)
-    assert "i-100" not in page.text("#apps") and "50 more" in page.text("#apps")
+    wait_until(lambda: "50 more" in page.text("#apps"), "opened", 20)
+    assert "i-099" in page.text("#apps") and "i-100" not in page.text("#apps")
     page.run("document.querySelector('.more button').click()")
     wait_until(lambda: "i-149" in page.text("#apps"), "the others", 20)
     assert page.run("document.documentElement.scrollWidth") <= 390
