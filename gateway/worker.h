@@ -140,6 +140,7 @@ struct worker {
 
 	struct list mirrors; /* copies of requests under way */
 	unsigned mirror_count;
+	size_t transcode_bytes;    /* of all messages that are being translated */
 	struct list idle_requests; /* for reuse */
 	unsigned idle_request_count;
 	void **chunks; /* free I/O buffers */

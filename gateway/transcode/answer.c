@@ -10,6 +10,7 @@
 #include "gateway/transcode/transcode_impl.h"
 #include "gateway/upstream/exchange.h"
 #include "gateway/worker.h"
+#include "lib/clock.h"
 
 #define PIECE_BYTES 16384UL
 
@@ -231,7 +232,10 @@ static void send_failure(struct transcode *t)
 	struct request *r = t->r;
 
 	r->down = t->down;
-	problem_send(r, 502, REASON_SERVICE_GARBAGE, t->failure);
+	if (t->is_too_much)
+		problem_retry_after(r, MSEC_PER_SEC);
+	problem_send(r, t->is_too_much ? 503 : 502,
+		     t->is_too_much ? REASON_OVERLOADED : REASON_SERVICE_GARBAGE, t->failure);
 }
 
 /* The exchange cannot be stopped from within its own call: a moment later. */
@@ -239,6 +243,9 @@ static void on_failed(struct loop_timer *timer)
 {
 	struct transcode *t = container_of(timer, struct transcode, failed);
 
+	/* The exchange failed on its own meanwhile, or the client left. */
+	if (t->r->is_ended)
+		return;
 	if (service_of(t))
 		service_of(t)->cancel(t->r);
 	t->r->sink = NULL;
@@ -319,6 +326,10 @@ static bool answer_data(struct request *r, struct str data)
 	}
 	if (buf_failed(&t->frame))
 		fail(t, "out of memory");
+	if (!t->failure && !transcode_has_room(t)) {
+		t->is_too_much = true;
+		fail(t, TRANSCODE_TOO_MUCH);
+	}
 	return !t->is_blocked;
 }
 

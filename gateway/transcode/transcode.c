@@ -10,6 +10,7 @@
 #include "gateway/transcode/answer.h"
 #include "gateway/transcode/transcode_impl.h"
 #include "gateway/worker.h"
+#include "lib/clock.h"
 #include "lib/http_server.h"
 
 bool transcode_wanted(const struct request *r)
@@ -20,6 +21,22 @@ bool transcode_wanted(const struct request *r)
 static void refuse(struct request *r, unsigned status, const char *detail)
 {
 	problem_send(r, status, status == 413 ? REASON_TOO_LARGE : REASON_BAD_REQUEST, detail);
+}
+
+bool transcode_has_room(struct transcode *t)
+{
+	size_t now = t->json.cap + t->message.cap + t->frame.cap + t->answer.cap;
+	struct worker *w = t->r->worker;
+
+	w->transcode_bytes += now - t->counted;
+	t->counted = now;
+	return w->transcode_bytes <= TRANSCODE_TOTAL_MAX;
+}
+
+static void refuse_too_much(struct request *r)
+{
+	problem_retry_after(r, MSEC_PER_SEC);
+	problem_send(r, 503, REASON_OVERLOADED, TRANSCODE_TOO_MUCH);
 }
 
 /* --- what path and query say --------------------------------------------------------------- */
@@ -146,6 +163,10 @@ static void forward(struct transcode *t)
 		problem_send(r, 503, REASON_INTERNAL, "out of memory");
 		return;
 	}
+	if (!transcode_has_room(t)) {
+		refuse_too_much(r);
+		return;
+	}
 	grpc_put_length(buf_data(&t->message), buf_len(&t->message) - GRPC_FRAME_HEAD);
 	transcode_answer_init(t);
 	if (!rewrite_head(t)) {
@@ -162,11 +183,20 @@ static bool collect_data(struct request *r, struct str data)
 	struct transcode *t = r->transcode;
 
 	buf_add(&t->json, data);
-	if (!buf_failed(&t->json))
-		return true;
-	r->sink = NULL;
-	refuse(r, 413, "the body is larger than a message may be");
-	return false;
+	if (buf_failed(&t->json)) {
+		r->sink = NULL;
+		refuse(r, 413, "the body is larger than a message may be");
+		return false;
+	}
+	/* Many clients at once may each have begun a large one. */
+	if (!transcode_has_room(t)) {
+		r->sink = NULL;
+		buf_fini(&t->json);
+		transcode_has_room(t);
+		refuse_too_much(r);
+		return false;
+	}
+	return true;
 }
 
 static void collect_end(struct request *r)
@@ -287,4 +317,5 @@ void transcode_end(struct request *r)
 	buf_fini(&t->json);
 	buf_fini(&t->message);
 	transcode_answer_fini(t);
+	transcode_has_room(t); /* none of it counts any more */
 }

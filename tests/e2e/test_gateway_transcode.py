@@ -5,6 +5,7 @@ The service is Debian's grpcio with message classes made of the same set; what i
 at as protobuf, what the client received as JSON.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -144,7 +145,8 @@ def configure(rig, address, descriptors):
     rig.config["workers"] = 1
     rig.config["services"] = {
         "pay": {"endpoints": [{"address": address}], "protocol": "grpc",
-                "descriptor_set": descriptors, "request_timeout_ms": 20000},
+                "descriptor_set": descriptors, "request_timeout_ms": 20000,
+                "connect_timeout_ms": 5000},
         "gone": {"endpoints": [{"address": "127.0.0.1:1"}], "protocol": "grpc",
                  "descriptor_set": descriptors},
     }
@@ -339,10 +341,27 @@ def test_content_types(rig):
 
 def test_bodies_have_a_bound(rig):
     assert send(rig, "POST", "/pay/v1/payments", {"name": "x" * 200}, [("X-Small", "1")]).status == 413
-    answer = send(rig, "POST", "/pay/v1/payments", {"name": "x" * (17 << 20)})
+    answer = send(rig, "POST", "/pay/v1/payments", {"name": "x" * (16 << 20)})
     assert answer.status == 413 and not rig.service.calls
     answer = send(rig, "POST", "/pay/v1/payments", {"name": "x" * (8 << 20)})
     assert answer.status == 200 and len(answer.json()["name"]) == 8 << 20
+
+
+def test_many_large_bodies_at_once_have_a_bound_too(rig):
+    """None of them is complete, and no limit for one alone is reached."""
+    body = b'{"name":"' + b"x" * (8 << 20)
+    head = f"POST /pay/v1/payments HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body) + 2}\r\n"
+    small = {"name": "small"}
+    connections = []
+    while (answer := send(rig, "POST", "/pay/v1/payments", small)).status == 200 and len(connections) < 64:
+        connections.append(rig.connect())
+        with contextlib.suppress(OSError):  # refused while it is being sent
+            connections[-1].send(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+    assert answer.status == 503 and answer.first("Retry-After") == "1", answer
+    assert rig.wait_record(status=503)["reason"] == "overloaded"
+    for one in connections:
+        reset(one)
+    wait_until(lambda: send(rig, "POST", "/pay/v1/payments", small).status == 200, "room again", 20)
 
 
 # --- answers -------------------------------------------------------------------------------------
