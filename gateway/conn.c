@@ -7,13 +7,15 @@
 #include "gateway/http1.h"
 #include "gateway/http2.h"
 #include "gateway/snapshot.h"
+#include "lib/log.h"
 #include "lib/proxy_protocol.h"
 #include "lib/tls.h"
 #include "lib/tls_server.h"
 
-#define CONN_IN_MAX   (64UL * 1024)
-#define CONN_IN_SPARE 4096UL /* read beyond the largest head that is allowed */
-#define CONN_ROUNDS   4      /* of work and flushing; then other connections have their turn */
+#define CONN_IN_MAX         (64UL * 1024)
+#define CONN_IN_SPARE       4096UL /* read beyond the largest head that is allowed */
+#define CONN_ROUNDS         4 /* of work and flushing; then other connections have their turn */
+#define PROXY_TELL_EVERY_MS 60000
 /* Slow readers, as slow bodies in http1.c: at least 500 bytes a second over time, beyond
  * write_timeout_ms of patience. */
 #define WRITE_MS_PER_BYTE 2
@@ -82,6 +84,22 @@ void conn_clear_deadline(struct conn *c)
 	c->deadline_ms = UINT64_MAX;
 }
 
+/* It comes from who is trusted with it: a mistake in somebody's configuration, and a load balancer
+ * makes it with each connection. */
+static void refuse_proxy_header(struct conn *c, const char *why)
+{
+	struct worker *w = c->worker;
+	uint64_t now = loop_now_ms(w->loop);
+
+	metrics_inc(&w->counters.proxy_refused, 1);
+	if (w->proxy_told_ms && now - w->proxy_told_ms < PROXY_TELL_EVERY_MS)
+		return;
+	w->proxy_told_ms = now;
+	log_warn("%.*s sends %s, and is in \"proxy_protocol.from\" of this listener: connection "
+		 "closed",
+		 STR_ARG(c->peer_ip), why);
+}
+
 static void conn_on_timer(struct loop_timer *timer)
 {
 	struct conn *c = container_of(timer, struct conn, timer);
@@ -98,7 +116,7 @@ static void conn_on_timer(struct loop_timer *timer)
 	}
 	c->deadline_ms = UINT64_MAX;
 	if (c->awaits_proxy)
-		metrics_inc(&c->worker->counters.proxy_refused, 1);
+		refuse_proxy_header(c, "no PROXY header in time");
 	else if (!c->proto)
 		metrics_inc(&c->worker->counters.handshakes_failed[TLS_FAILED_TIMEOUT], 1);
 	if (!c->proto || c->is_finishing)
@@ -445,7 +463,7 @@ static void conn_read_proxy_header(struct conn *c)
 	}
 	/* A check that only connects is no mistake. */
 	if (len < 0 && n > 0)
-		metrics_inc(&c->worker->counters.proxy_refused, 1);
+		refuse_proxy_header(c, "no good PROXY header");
 	if (len < 0 || recv(c->io.fd, bytes, (size_t)len, 0) != len) {
 		c->awaits_proxy = false;
 		conn_close(c);

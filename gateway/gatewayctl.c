@@ -123,10 +123,11 @@ static int ask_with(const struct ctl *ctl, enum http_method method, const char *
 	spec.target[0] = str_from(base.path);
 	spec.target[1] = str_from(path);
 	if (http_fetch(out, &spec, &err) < 0) {
-		fprintf(stderr,
-			"gatewayctl: no gatewayd answers at %.*s: %s (is it running? its "
-			"admin.socket: --socket PATH)\n",
-			STR_ARG(ctl->url), err.text);
+		fprintf(stderr, "gatewayctl: no gatewayd answers at %.*s: %s (is it running? %s)\n",
+			STR_ARG(ctl->url), err.text,
+			str_starts(ctl->url, STR("http"))
+				? "its admin.bind: --url http://ADDRESS:PORT"
+				: "its admin.socket: --socket PATH");
 		return 1;
 	}
 	return 0;

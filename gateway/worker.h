@@ -115,8 +115,9 @@ struct worker {
 	uint64_t conn_count; /* written by metrics_inc, for other threads to read */
 	unsigned conn_max;
 	struct loop_timer accept_pause;
-	bool is_draining; /* answers with Connection: close, idle connections are closed */
-	bool is_stopped;  /* nothing left to finish */
+	uint64_t proxy_told_ms; /* when the log last told of a bad PROXY header; 0: never */
+	bool is_draining;       /* answers with Connection: close, idle connections are closed */
+	bool is_stopped;        /* nothing left to finish */
 	uint64_t
 		drain_until_ms; /* connections are cut then; set before the drain order is posted */
 	struct loop_timer drain_timer;

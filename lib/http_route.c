@@ -145,7 +145,8 @@ static void route_call(struct http_request *req, const struct http_route *r,
 {
 	if (r->is_local_only && !req->is_local) {
 		http_problem(req, 403,
-			     "this changes something: only over the unix socket of the daemon");
+			     "this changes something: only over the unix socket of the daemon "
+			     "(--socket PATH)");
 		return;
 	}
 	if (decode_params(req, r->pattern, raw) < 0) {

@@ -148,6 +148,7 @@ def test_lies_are_cut_off(own_rig, services, data):
             connection.send(data + b"GET /echo/x HTTP/1.1\r\nHost: a\r\n\r\n")
         assert connection.is_closed()
     assert refused(own_rig) == 1
+    own_rig.proc.wait_log("127.0.0.1 sends no good PROXY header")
     assert not any(service.requests() for service in services)
 
 
@@ -158,6 +159,7 @@ def test_header_that_does_not_come_ends_in_time(own_rig):
             connection.send(data)
             assert connection.is_closed(5)
     assert refused(own_rig) == 2
+    own_rig.proc.wait_log("127.0.0.1 sends no PROXY header in time")
 
 
 def test_check_that_only_connects_is_no_mistake(own_rig):
