@@ -131,6 +131,15 @@ static struct reg_write *write_new(struct http_request *req, struct reg_api *api
 	return write;
 }
 
+/* What is copied from a list may hold it, as long as it is the one of the path. */
+static bool is_of_app(const json_t *json, struct str app)
+{
+	const json_t *value = json_object_get(json, "app");
+
+	return !json_is_string(value) ||
+	       str_ieq(str_of(json_string_value(value), json_string_length(value)), app);
+}
+
 /* Must not be applied at all when only a part of it could be: so it is read first, whole. */
 static void api_put(struct http_request *req, void *arg)
 {
@@ -153,6 +162,10 @@ static void api_put(struct http_request *req, void *arg)
 	}
 	if (r < 0) {
 		answer_failure(req, r);
+		return;
+	}
+	if (!is_of_app(json, write->app)) {
+		http_problem_field(req, 400, "app", "differs from the one in the path");
 		return;
 	}
 	write->instance.override = REG_NO_STATUS;

@@ -447,8 +447,8 @@ static void read_address(struct reading *r, const json_t *json, struct reg_insta
 
 	if (text.len == 0) {
 		wrong(r, "Missing ip address");
-	} else if (net_parse_ip(&addr, text, 0) < 0) {
-		wrong(r, "ipAddr must be an IPv4 or IPv6 address");
+	} else if (!reg_read_address(text, &addr)) {
+		wrong(r, "ipAddr must be an IPv4 or IPv6 address that others can connect to");
 	} else {
 		i->address = arena_str(r->arena, str_from(net_format_ip(canonical, &addr)));
 		if (!i->address.p && r->result == 0)

@@ -36,6 +36,19 @@ int reg_instance_addr(const struct reg_instance *i, struct net_addr *out)
 	return net_parse_ip(out, i->address, i->port);
 }
 
+bool reg_read_address(struct str text, struct net_addr *out)
+{
+	if (net_parse_ip(out, text, 0) < 0)
+		return false;
+	if (out->sa.sa_family == AF_INET) {
+		uint32_t ip = ntohl(out->in.sin_addr.s_addr);
+
+		return ip != INADDR_ANY && ip != INADDR_BROADCAST && !IN_MULTICAST(ip);
+	}
+	return !IN6_IS_ADDR_UNSPECIFIED(&out->in6.sin6_addr) &&
+	       !IN6_IS_ADDR_MULTICAST(&out->in6.sin6_addr);
+}
+
 struct reg_instance reg_instance_copy(const struct reg_instance *i, struct arena *a)
 {
 	struct reg_instance copy = *i;
@@ -184,8 +197,9 @@ static int read_address(struct reading *r, const char *field, const json_t *v)
 	char canonical[NET_ADDR_LEN];
 	struct net_addr addr;
 
-	if (!json_is_string(v) || net_parse_ip(&addr, text, 0) < 0)
-		return wrong(r, field, "must be an IPv4 or IPv6 address");
+	if (!json_is_string(v) || !reg_read_address(text, &addr))
+		return wrong(r, field,
+			     "must be an IPv4 or IPv6 address that others can connect to");
 	r->i->address = arena_str(r->arena, str_from(net_format_ip(canonical, &addr)));
 	return r->i->address.p ? 0 : -ENOMEM;
 }

@@ -87,6 +87,9 @@ bool reg_metadata_next(struct str *rest, struct str *key, struct str *value);
 /* Value of a key; a NULL p when it is not there. */
 struct str reg_metadata_get(const struct reg_instance *i, const char *key);
 
+/* An IPv4 or IPv6 address that something can listen on: not 0.0.0.0, ::, or a group's. */
+bool reg_read_address(struct str text, struct net_addr *out);
+
 /* Visible ASCII, 1 to REG_ID_MAX bytes: it stands in paths, logs and tables. */
 bool reg_is_id(struct str s);
 

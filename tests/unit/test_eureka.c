@@ -166,7 +166,7 @@ static void says_what_is_wrong(void **state)
 		  "\"dataCenterInfo\":{\"name\":\"Moon\"}}",
 		  "dataCenterInfo Name must be MyOwn, Amazon or Netflix" },
 		{ "{\"hostName\":\"h\",\"ipAddr\":\"nowhere\"}",
-		  "ipAddr must be an IPv4 or IPv6 address" },
+		  "ipAddr must be an IPv4 or IPv6 address that others can connect to" },
 		{ "{" NEEDED ",\"port\":{\"$\":65536}}", "port must be from 0 to 65535" },
 		{ "{" NEEDED ",\"port\":{\"$\":-1}}", "port must be a number" },
 		{ "{" NEEDED ",\"port\":{\"$\":0}}", "port must not be 0" },
