@@ -138,10 +138,10 @@ static void on_shared(bool is_ready, const char *detail, void *arg)
 			 detail);
 }
 
-static void on_news(const char *text, void *arg)
+static void on_news(const char *text, bool is_trouble, void *arg)
 {
 	(void)arg;
-	log_info("shared store: %s", text);
+	log_event(is_trouble ? LOG_WARN : LOG_INFO, "shared store: %s", text);
 }
 
 static void on_sweep(struct loop_timer *timer)

@@ -37,21 +37,51 @@ struct shared_job {
 	uint64_t begun_ms;
 };
 
+/* What fails is tried again soon, and fails for the same reason: that is told once in a while. */
+static bool is_old_news(struct reg_shared *s, const char *text)
+{
+	uint64_t now_ms = loop_now_ms(s->writer.loop);
+	struct shared_told *oldest = &s->told[0];
+
+	for (size_t i = 0; i < ARRAY_SIZE(s->told); i++) {
+		struct shared_told *told = &s->told[i];
+
+		if (strcmp(told->text, text) == 0 && now_ms - told->at_ms < NEWS_MS)
+			return true;
+		if (told->at_ms < oldest->at_ms)
+			oldest = told;
+	}
+	snprintf(oldest->text, sizeof(oldest->text), "%s", text);
+	oldest->at_ms = now_ms;
+	return false;
+}
+
+__attribute__((format(printf, 3, 0))) static void tell(struct reg_shared *s, bool is_trouble,
+						       const char *fmt, va_list ap)
+{
+	char text[SHARED_NEWS];
+
+	vsnprintf(text, sizeof(text), fmt, ap);
+	if (s->config.on_news && !is_old_news(s, text))
+		s->config.on_news(text, is_trouble, s->config.arg);
+}
+
 void shared_news(struct reg_shared *s, const char *fmt, ...)
 {
-	char text[sizeof(s->last_news)];
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	tell(s, false, fmt, ap);
 	va_end(ap);
-	/* What fails is tried again soon, and fails for the same reason. */
-	if (!s->config.on_news || (strcmp(text, s->last_news) == 0 &&
-				   loop_now_ms(s->writer.loop) - s->last_news_ms < NEWS_MS))
-		return;
-	snprintf(s->last_news, sizeof(s->last_news), "%s", text);
-	s->last_news_ms = loop_now_ms(s->writer.loop);
-	s->config.on_news(text, s->config.arg);
+}
+
+void shared_trouble(struct reg_shared *s, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	tell(s, true, fmt, ap);
+	va_end(ap);
 }
 
 /* --- writes ---------------------------------------------------------------------------------- */
@@ -124,7 +154,7 @@ static void job_on_answer(const struct redis_answer *answer, void *arg)
 		job_end(job, -ENOENT, 0);
 	} else if (code < 0) {
 		if (code == -EREMOTEIO)
-			shared_news(s, "Redis refuses a write: %s", answer->problem);
+			shared_trouble(s, "Redis refuses a write: %s", answer->problem);
 		job_end(job, -EAGAIN, 0);
 	} else {
 		redis_int(redis_item(answer->reply, 1), &index);

@@ -22,7 +22,7 @@ struct reg_shared_config {
 	/* It is ready (detail says why it was not, or ""), or away (why). */
 	void (*on_state)(bool is_ready, const char *detail, void *arg);
 	/* What a log should say of the way there: put back, taken over. */
-	void (*on_news)(const char *text, void *arg);
+	void (*on_news)(const char *text, bool is_trouble, void *arg);
 	void *arg;
 };
 

@@ -400,7 +400,7 @@ static int add_row(struct reg_shared *s, const struct redisReply *reply, size_t 
 			     redis_text(redis_item(reply, at + 2)),
 			     redis_text(redis_item(reply, at + 3)),
 			     redis_text(redis_item(reply, at + 4)))) {
-		shared_news(s, "an instance in Redis makes no sense to this version; left out");
+		shared_trouble(s, "an instance in Redis makes no sense to this version; left out");
 		return 0;
 	}
 	/* What changed meanwhile comes by the stream. */
@@ -503,7 +503,7 @@ static void on_check(const struct redis_answer *answer, void *arg)
 	if (code < 0) {
 		/* Without a connection there will be a new one, and a new check. */
 		if (answer->error == -EREMOTEIO)
-			shared_news(s, "Redis cannot be used: %s", answer->problem);
+			shared_trouble(s, "Redis cannot be used: %s", answer->problem);
 		return;
 	}
 	if (code == 0 && s->state == SHARED_READY) {

@@ -46,6 +46,13 @@ struct shared_row {
 	struct reg_instance instance;
 };
 
+#define SHARED_NEWS 512
+
+struct shared_told {
+	char text[SHARED_NEWS];
+	uint64_t at_ms;
+};
+
 struct reg_shared {
 	struct reg_writer writer; /* first */
 	struct reg_shared_config config;
@@ -61,9 +68,8 @@ struct reg_shared {
 	bool must_load;      /* we missed something */
 	bool is_tailing;     /* an XREAD is on its way */
 	bool was_ready, is_told_away;
-	char why[160]; /* away */
-	char last_news[512];
-	uint64_t last_news_ms;
+	char why[160];              /* away */
+	struct shared_told told[4]; /* the last of them */
 
 	struct list sent;    /* struct shared_job: without an answer */
 	struct list seen;    /* answered: until their change comes by the stream */
@@ -136,6 +142,9 @@ void shared_advanced(struct reg_shared *s);
 void shared_put_back(struct reg_shared *s, struct str app, const struct reg_instance *i);
 void shared_remove_again(struct reg_shared *s, struct str app, struct str id);
 __attribute__((format(printf, 2, 3))) void shared_news(struct reg_shared *s, const char *fmt, ...);
+/* The same, of what somebody has to do something about. */
+__attribute__((format(printf, 2, 3))) void shared_trouble(struct reg_shared *s, const char *fmt,
+							  ...);
 
 /* --- shared_load.c --------------------------------------------------------------------------- */
 

@@ -41,13 +41,13 @@ static void follow_put(struct reg_shared *s, const struct redisReply *fields)
 
 	if (!shared_row_read(&row, field(fields, 'd'), field(fields, 'u'), field(fields, 'o'),
 			     field(fields, 'r'), field(fields, 'n'))) {
-		shared_news(s, "a change in Redis makes no sense to this version; left out");
+		shared_trouble(s, "a change in Redis makes no sense to this version; left out");
 		return;
 	}
 	if (reg_store_take(s->writer.store, row.app, &row.instance, loop_now_ms(s->writer.loop)) <
 	    0)
-		shared_news(s, "app=%.*s instance=%.*s: no room for it here", STR_ARG(row.app),
-			    STR_ARG(row.instance.id));
+		shared_trouble(s, "app=%.*s instance=%.*s: no room for it here", STR_ARG(row.app),
+			       STR_ARG(row.instance.id));
 }
 
 static void follow_status(struct reg_shared *s, const struct redisReply *fields, struct str app,
@@ -113,7 +113,7 @@ static void on_entries(const struct redis_answer *answer, void *arg)
 	/* When we are not ready it begins anew from where that ends. */
 	if (answer->error < 0 || s->state != SHARED_READY) {
 		if (answer->error == -EREMOTEIO)
-			shared_news(s, "Redis cannot be followed: %s", answer->problem);
+			shared_trouble(s, "Redis cannot be followed: %s", answer->problem);
 		return;
 	}
 	entries = redis_item(redis_item(answer->reply, 0), 1);

@@ -160,6 +160,28 @@ def test_who_hangs_up_before_the_answer_is_counted_all_the_same(tmp_path, procs,
     assert len(registry.ids()) == 5
 
 
+@pytest.mark.parametrize("how", [
+    (["CONFIG", "SET", "maxmemory", "1"], ["CONFIG", "SET", "maxmemory", "0"], "OOM"),
+    (["SET", "test:meta", "nonsense"], ["DEL", "test:meta"], "WRONGTYPE"),
+    (["HSET", "test:meta", "index", "nonsense"], ["FLUSHALL"], "Redis cannot be used"),
+], ids=["full", "another's key", "an index that is none"])
+def test_a_redis_that_answers_with_errors(pair, redis, how):
+    spoil, mend, told = how
+    a, b = pair
+    for number in range(5):
+        assert a.put(f"u{number}").status == 201
+    agree(a, b)
+    redis.call(*spoil)
+    wait_until(lambda: a.put("more").status == 503, "writes are refused", 10)
+    wait_until(lambda: told in a.proc.log(), "told", 10)
+    assert any(" warn " in line and told in line for line in a.proc.log().splitlines())
+    assert len(a.ids()) >= 5 and len(b.ids()) >= 5, "reads go on"
+    redis.call(*mend)
+    wait_until(lambda: b.put("afterwards").status in (200, 201), "writes again", 20)
+    agree(a, b)
+    assert {f"u{number}" for number in range(5)} | {"afterwards"} <= set(a.ids())
+
+
 def test_renewals_at_one_count_at_the_other(pair):
     a, b = pair
     a.put("u1", lease_s=2)
