@@ -236,10 +236,12 @@ bool http_stream_write(struct http_request *req, struct str data)
 		c->stream_grace = 0;
 	c->has_streamed = true;
 	if (buf_len(&c->out) + data.len > c->server->config.max_stream_queue + c->stream_grace ||
-	    (data.len > SMALL && !http_server_has_room(c->server, data.len))) {
+	    (buf_len(&c->out) + data.len > SMALL && !http_server_has_room(c->server, data.len))) {
 		c->is_cut_off = true;
 		c->server->stats.slow_readers++;
 		http_buf_return(c->server, &c->out);
+		/* At once: it makes room for the streams after it. */
+		http_conn_charge(c);
 		loop_defer(c->server->loop, &c->again);
 		return false;
 	}
