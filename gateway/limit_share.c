@@ -333,7 +333,9 @@ static void on_answer(const struct redis_answer *answer, void *arg)
 	int64_t said[LIMIT_SCRIPT_ITEMS];
 	uint64_t took_us;
 
-	if (answer->error < 0 || !read_answer(answer->reply, said)) {
+	/* More than was asked for would be let through without end. */
+	if (answer->error < 0 || !read_answer(answer->reply, said) ||
+	    said[LIMIT_SCRIPT_GRANTED] > share->want) {
 		metrics_inc(&s->counters.errors, 1);
 		if (answer->reply)
 			limit_store_refused(s, answer->error < 0

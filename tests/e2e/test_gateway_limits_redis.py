@@ -2,7 +2,9 @@
 """Rate limits that three gateways share over a real Redis, and what becomes of them without it."""
 
 import collections
+import contextlib
 import re
+import socketserver
 import threading
 import time
 
@@ -261,3 +263,34 @@ def test_shadow_counts_and_refuses_nobody(make_rigs):
     rigs[0].reload()
     assert statuses(rigs[0], "/dark", 1, "k") == [429]
     assert 'shadowed_total{limit="dark"} 4' in rigs[0].admin("GET", "/metrics").body.decode()
+
+
+class Generous(socketserver.StreamRequestHandler):
+    """A Redis that grants what nobody asked for."""
+
+    def handle(self):
+        with contextlib.suppress(OSError, ValueError):
+            while line := self.rfile.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    size = int(self.rfile.readline()[1:])
+                    words.append(self.rfile.read(size + 2)[:-2].upper())
+                if words[0] in (b"EVAL", b"EVALSHA"):
+                    self.wfile.write(b"*5\r\n:2147483647\r\n:0\r\n:0\r\n:0\r\n:0\r\n")
+                elif words[0] == b"SCRIPT":
+                    self.wfile.write(b"$40\r\n" + b"a" * 40 + b"\r\n")
+                else:
+                    self.wfile.write(b"+PONG\r\n" if words[0] == b"PING" else b"+OK\r\n")
+
+
+def test_more_than_was_asked_for_is_no_answer(make_rigs, tmp_path):
+    address = str(tmp_path / "generous")
+    with socketserver.ThreadingUnixStreamServer(address, Generous) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        limits = {"few": {"key": "header:X-Key", "limit": 5, "window_s": 600}}
+        (rig,) = make_rigs(limits, count=1, url=f"unix:{address}")
+        assert statuses(rig, "/few", 1, "k") == [200]
+        wait_until(lambda: "makes no sense" in rig.proc.log(), "the answer is not believed", 20)
+        assert statuses(rig, "/few", 20, "k").count(200) <= 4
+        server.shutdown()
