@@ -188,7 +188,9 @@ struct str grpc_decode_binary(struct arena *a, struct str value)
 			text[i] = '_';
 	}
 	len = base64url_decode(out, str_of(text, value.len));
-	return len < 0 ? (struct str) { 0 } : str_of(out, (size_t)len);
+	if (len < 0)
+		return (struct str) { 0 };
+	return str_of(out, (size_t)len);
 }
 
 size_t grpc_get_length(const char *head)

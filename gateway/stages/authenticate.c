@@ -235,7 +235,8 @@ static void add_challenges(struct request *r, const struct attempt *a, const cha
 		if (!auth->challenge.p)
 			continue;
 		for (size_t j = 0; j < i; j++)
-			is_there |= str_eq(r->route->auths[j]->challenge, auth->challenge);
+			is_there |= r->route->auths[j]->challenge.p &&
+				    str_eq(r->route->auths[j]->challenge, auth->challenge);
 		if (is_there && !has_error)
 			continue;
 		list = arena_printf(&r->arena, "%s%s%.*s%s%s%s%s%s", list ? list : "",
