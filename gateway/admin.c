@@ -5,8 +5,8 @@
 
 #include "gateway/analytics/report.h"
 #include "gateway/handover.h"
+#include "gateway/identity/revocations.h"
 #include "gateway/metrics.h"
-#include "gateway/revocations.h"
 #include "gateway/status.h"
 #include "gateway/survey.h"
 #include "gateway/upgrade.h"

@@ -6,11 +6,11 @@
  */
 #pragma once
 
-#include "gateway/limits.h"
-#include "gateway/record.h"
-#include "gateway/revoked.h"
+#include "gateway/analytics/record.h"
+#include "gateway/identity/revoked.h"
+#include "gateway/identity/token_cache.h"
+#include "gateway/limits/limits.h"
 #include "gateway/snapshot.h"
-#include "gateway/token_cache.h"
 #include "gateway/worker.h"
 #include "lib/loop.h"
 #include "lib/sockets.h"

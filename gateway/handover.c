@@ -9,8 +9,8 @@
 
 #include "gateway/admin.h"
 #include "gateway/gateway.h"
-#include "gateway/keyring.h"
-#include "gateway/pools.h"
+#include "gateway/identity/keyring.h"
+#include "gateway/upstream/pools.h"
 #include "lib/daemon.h"
 #include "lib/http_client.h"
 #include "lib/http_server.h"

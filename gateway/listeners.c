@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "lib/cleanup.h"
 
 #define LISTEN_BACKLOG 4096

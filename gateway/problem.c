@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/problem.h"
 
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 #include "lib/clock.h"
 #include "lib/json.h"
 

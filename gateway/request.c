@@ -2,10 +2,10 @@
 #include "gateway/request.h"
 
 #include "gateway/analytics/analytics.h"
+#include "gateway/analytics/record.h"
 #include "gateway/analytics/versions.h"
-#include "gateway/cors.h"
-#include "gateway/grpc.h"
-#include "gateway/record.h"
+#include "gateway/http/cors.h"
+#include "gateway/http/grpc.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
 #include "gateway/transcode/transcode.h"

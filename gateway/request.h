@@ -10,10 +10,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "gateway/headers.h"
-#include "gateway/identity.h"
-#include "gateway/limits.h"
-#include "gateway/router.h"
+#include "gateway/http/headers.h"
+#include "gateway/identity/identity.h"
+#include "gateway/limits/limits.h"
+#include "gateway/routing/router.h"
 #include "lib/arena.h"
 #include "lib/http.h"
 #include "lib/list.h"

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "gateway/conf_check.h"
+#include "gateway/conf/check.h"
 #include "gateway/transcode/table.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"

@@ -10,13 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "gateway/auth_keys.h"
-#include "gateway/conf.h"
-#include "gateway/headers.h"
-#include "gateway/jwt.h"
-#include "gateway/limits.h"
-#include "gateway/router.h"
-#include "gateway/template.h"
+#include "gateway/conf/conf.h"
+#include "gateway/http/headers.h"
+#include "gateway/identity/auth_keys.h"
+#include "gateway/identity/jwt.h"
+#include "gateway/limits/limits.h"
+#include "gateway/routing/router.h"
+#include "gateway/routing/template.h"
 #include "lib/arena.h"
 
 struct snapshot_auth {

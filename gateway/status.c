@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gateway/status.h"
 
-#include "gateway/keyring.h"
+#include "gateway/identity/keyring.h"
 #include "gateway/metrics.h"
-#include "gateway/pools.h"
 #include "gateway/survey.h"
+#include "gateway/upstream/pools.h"
 #include "lib/clock.h"
 #include "registry/client.h"
 

@@ -6,7 +6,7 @@
  */
 #pragma once
 
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "lib/tls_server.h"
 
 struct tls_files;

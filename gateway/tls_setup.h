@@ -2,7 +2,7 @@
 /* From the configuration and its loaded files to TLS contexts. Main thread. */
 #pragma once
 
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "gateway/tls_files.h"
 #include "lib/tls_client.h"
 #include "lib/tls_server.h"

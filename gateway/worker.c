@@ -7,8 +7,8 @@
 
 #include "gateway/analytics/analytics.h"
 #include "gateway/analytics/versions.h"
-#include "gateway/conn.h"
 #include "gateway/gateway.h"
+#include "gateway/http/conn.h"
 #include "gateway/listeners.h"
 #include "gateway/snapshot.h"
 #include "gateway/tls_setup.h"

@@ -9,11 +9,11 @@
 
 #include <pthread.h>
 
-#include "gateway/auth_keys.h"
-#include "gateway/conf.h"
+#include "gateway/analytics/record.h"
+#include "gateway/conf/conf.h"
+#include "gateway/identity/auth_keys.h"
+#include "gateway/identity/refusals.h"
 #include "gateway/overload.h"
-#include "gateway/record.h"
-#include "gateway/refusals.h"
 #include "gateway/request.h"
 #include "gateway/upstream/mirror.h"
 #include "lib/hmap.h"

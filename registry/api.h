@@ -8,10 +8,10 @@
 
 #include "lib/http_server.h"
 #include "registry/access.h"
-#include "registry/eureka.h"
+#include "registry/eureka/eureka.h"
 #include "registry/persist.h"
 #include "registry/quota.h"
-#include "registry/shared.h"
+#include "registry/shared/shared.h"
 #include "registry/store.h"
 #include "registry/watch.h"
 #include "registry/write.h"

@@ -15,7 +15,7 @@
 #include "registry/api.h"
 #include "registry/checks.h"
 #include "registry/conf.h"
-#include "registry/shared.h"
+#include "registry/shared/shared.h"
 #include "registry/snapshot.h"
 #include "registry/tls.h"
 

@@ -4,13 +4,13 @@
  * an invalid or missing one is answered with 401 at once (RFC 6750 3) and no service hears of the
  * request.
  */
-#include "gateway/credentials.h"
 #include "gateway/gateway.h"
-#include "gateway/names.h"
+#include "gateway/identity/credentials.h"
+#include "gateway/identity/names.h"
+#include "gateway/identity/token_cache.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
-#include "gateway/token_cache.h"
 #include "gateway/worker.h"
 
 /* What came of one way to prove an identity. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Preflights: a browser asks, without any identity, whether a page may send what it wants to. */
-#include "gateway/cors.h"
+#include "gateway/http/cors.h"
 
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/request_key.h"
+#include "gateway/routing/request_key.h"
+#include "gateway/routing/split.h"
 #include "gateway/snapshot.h"
-#include "gateway/split.h"
 #include "gateway/stages/stages.h"
 #include "gateway/transcode/transcode.h"
 #include "gateway/upstream/exchange.h"

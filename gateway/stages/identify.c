@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Who speaks, and under which name the request is known: client address, request id, trace. */
-#include "gateway/cors.h"
+#include "gateway/http/cors.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"
 #include "gateway/worker.h"

@@ -3,7 +3,7 @@
 
 #include <openssl/evp.h>
 
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/stages/stages.h"

@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 #include "gateway/problem.h"
 #include "gateway/snapshot.h"
 #include "gateway/transcode/answer.h"

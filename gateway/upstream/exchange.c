@@ -3,10 +3,10 @@
 
 #include <errno.h>
 
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 #include "gateway/pipeline.h"
 #include "gateway/problem.h"
-#include "gateway/request_key.h"
+#include "gateway/routing/request_key.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/exchange_impl.h"
 #include "gateway/upstream/tunnel.h"

@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/exchange_impl.h"
 

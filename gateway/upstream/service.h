@@ -8,7 +8,7 @@
 
 #include <openssl/ssl.h>
 
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "gateway/upstream/circuit.h"
 #include "gateway/upstream/pick.h"
 #include "gateway/worker.h"

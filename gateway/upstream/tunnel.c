@@ -4,7 +4,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "gateway/gateway.h"
 #include "gateway/snapshot.h"
 #include "gateway/upstream/ws_track.h"

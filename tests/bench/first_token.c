@@ -4,14 +4,14 @@
  * the rest is base64, JSON, claims, the identity, and its place in the cache. Run from the top of
  * the tree; prints nanoseconds of CPU time, the best of some rounds.
  */
-#include "gateway/jwt.c" /* check_signature is what there is to compare with */
+#include "gateway/identity/jwt.c" /* check_signature is what there is to compare with */
 
 #include <openssl/ec.h>
 #include <openssl/ecdsa.h>
 #include <stdio.h>
 #include <time.h>
 
-#include "gateway/token_cache.h"
+#include "gateway/identity/token_cache.h"
 
 #define NOW    1800000000LL
 #define ROUNDS 15

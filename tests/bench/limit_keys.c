@@ -9,8 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "gateway/limit_store.h"
-#include "gateway/limits.h"
+#include "gateway/limits/limit_store.h"
+#include "gateway/limits/limits.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/log.h"

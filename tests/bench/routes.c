@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "gateway/router.h"
+#include "gateway/routing/router.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 

@@ -3,7 +3,7 @@
  * Our reader of claims beside jansson: what it takes is JSON, every member is what jansson says it
  * is, and what it refuses is no object of claims, or beyond its bounds.
  */
-#include "gateway/claims.h"
+#include "gateway/identity/claims.h"
 
 #include <jansson.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The configuration of gatewayd. */
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 #include "tests/fuzz/conf_text.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -4,7 +4,7 @@
  * bytes are tried as a key and as a text too: written as XML and read again, they are what they
  * were.
  */
-#include "registry/eureka_xml.h"
+#include "registry/eureka/xml.h"
 
 #include "tests/fuzz/fuzz.h"
 

@@ -3,7 +3,7 @@
  * A client of HTTP/1 (or one that says the preface of HTTP/2) before a gateway with a service that
  * answers well. First byte: the size of the pieces in which the client sends.
  */
-#include "gateway/http2.h"
+#include "gateway/http/http2.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/requests.h"
 #include "tests/fuzz/world.h"

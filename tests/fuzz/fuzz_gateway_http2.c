@@ -3,7 +3,7 @@
  * A client of HTTP/2 by prior knowledge: the input is what follows the preface and an empty
  * SETTINGS frame. First byte: the size of the pieces.
  */
-#include "gateway/http2.h"
+#include "gateway/http/http2.h"
 #include "tests/fuzz/fuzz.h"
 #include "tests/fuzz/requests.h"
 #include "tests/fuzz/world.h"

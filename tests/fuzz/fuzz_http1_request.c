@@ -4,7 +4,7 @@
  * come; what is accepted, written anew and read again, is the same; and once the header rules were
  * applied nothing is left of what must not reach a service.
  */
-#include "gateway/headers.h"
+#include "gateway/http/headers.h"
 #include "lib/cleanup.h"
 #include "lib/http1.h"
 #include "tests/fuzz/fuzz.h"

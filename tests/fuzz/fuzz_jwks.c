@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* JSON Web Key Sets. First byte: strict or as an issuer publishes them. */
-#include "gateway/jwks.h"
+#include "gateway/identity/jwks.h"
 
 #include "tests/fuzz/fuzz.h"
 

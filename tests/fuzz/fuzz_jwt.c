@@ -3,7 +3,7 @@
  * Tokens: as they come, and with the input as header and claims (the first line is the header),
  * signed rightly, so that what is behind the signature is reached as well.
  */
-#include "gateway/jwt.h"
+#include "gateway/identity/jwt.h"
 
 #include <openssl/evp.h>
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The path normaliser. First byte: what is allowed. */
-#include "gateway/path.h"
+#include "gateway/http/path.h"
 
 #include <errno.h>
 

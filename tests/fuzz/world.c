@@ -3,8 +3,8 @@
 
 #include <sys/mman.h>
 
-#include "gateway/conn.h"
 #include "gateway/gateway.h"
+#include "gateway/http/conn.h"
 #include "gateway/listeners.h"
 #include "gateway/upstream/service.h"
 #include "lib/cleanup.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/claims.h"
+#include "gateway/identity/claims.h"
 
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/identity.h"
+#include "gateway/identity/identity.h"
 #include "lib/cleanup.h"
 #include "tests/unit/unit.h"
 

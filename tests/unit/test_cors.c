@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/cors.h"
+#include "gateway/http/cors.h"
 
 #include "tests/unit/unit.h"
 

@@ -6,9 +6,9 @@
 
 #include "lib/cleanup.h"
 #include "lib/gzip.h"
-#include "registry/eureka_instance.h"
-#include "registry/eureka_write.h"
-#include "registry/eureka_xml.h"
+#include "registry/eureka/instance.h"
+#include "registry/eureka/write.h"
+#include "registry/eureka/xml.h"
 #include "tests/unit/unit.h"
 
 #define APP "app"

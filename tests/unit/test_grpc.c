@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/grpc.h"
+#include "gateway/http/grpc.h"
 
 #include "tests/unit/unit.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/conf.h"
+#include "gateway/conf/conf.h"
 
 #include <errno.h>
 #include <glob.h>
@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "gateway/jwks.h"
+#include "gateway/identity/jwks.h"
 #include "gateway/snapshot.h"
 #include "lib/cleanup.h"
 #include "tests/unit/unit.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/h2guard.h"
+#include "gateway/http/h2guard.h"
 
 #include <nghttp2/nghttp2.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/headers.h"
+#include "gateway/http/headers.h"
 
 #include <stdio.h>
 

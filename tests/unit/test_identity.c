@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/api_keys.h"
-#include "gateway/auth_keys.h"
-#include "gateway/names.h"
-#include "gateway/revoked.h"
+#include "gateway/identity/api_keys.h"
+#include "gateway/identity/auth_keys.h"
+#include "gateway/identity/names.h"
+#include "gateway/identity/revoked.h"
 #include "lib/cleanup.h"
 #include "lib/url.h"
 #include "tests/unit/unit.h"

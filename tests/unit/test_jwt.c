@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/jwt.h"
+#include "gateway/identity/jwt.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/token_cache.h"
+#include "gateway/identity/token_cache.h"
 #include "lib/base64.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Limits in common: several gateways' tables in this process, one real Redis beside it. */
-#include "gateway/limit_store.h"
+#include "gateway/limits/limit_store.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -10,8 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "gateway/limit_script.h"
-#include "gateway/limits_private.h"
+#include "gateway/limits/limit_script.h"
+#include "gateway/limits/limits_private.h"
 #include "lib/cleanup.h"
 #include "lib/clock.h"
 #include "lib/hash.h"

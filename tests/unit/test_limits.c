@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/limits.h"
+#include "gateway/limits/limits.h"
 
 #include <pthread.h>
 #include <stdio.h>

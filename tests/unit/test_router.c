@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/router.h"
+#include "gateway/routing/router.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "gateway/media.h"
+#include "gateway/routing/media.h"
 #include "tests/unit/unit.h"
 
 /* A route written on one line: "GET,PUT host1,host2 /path" ("-" for none). */

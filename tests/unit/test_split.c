@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/split.h"
+#include "gateway/routing/split.h"
 
 #include "lib/hash.h"
 #include "tests/unit/unit.h"

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "gateway/template.h"
+#include "gateway/routing/template.h"
 
 #include <errno.h>
 
-#include "gateway/params.h"
-#include "gateway/path.h"
+#include "gateway/http/path.h"
 #include "gateway/request.h"
+#include "gateway/routing/params.h"
 #include "gateway/snapshot.h"
 #include "gateway/worker.h"
 #include "tests/unit/unit.h"
