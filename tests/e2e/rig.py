@@ -159,6 +159,8 @@ class Rig:
         before = self.reloads()
         self.proc.signal(signal.SIGHUP)
         wait_until(lambda: self.reloads() > before, "reload", 10, self.proc)
+        # What it tells is asked of each worker, who has taken up the configuration before it answers.
+        self.admin("GET", "/status")
 
     def reloads(self):
         """How many reloads have succeeded, by the gateway's own metric."""

@@ -95,8 +95,8 @@ class Scripted:
         except OSError:
             pass
         finally:
-            self.open.discard(peer.sock)
             peer.sock.close()
+            self.open.discard(peer.sock)
 
     def stop(self):
         self.listener.shutdown(socket.SHUT_RDWR)

@@ -98,7 +98,9 @@ class Service:
         if words and words[0] == "fail":
             self.fail(context, words)
         if words and words[0] == "wait":
-            context.add_callback(self.gone.set)
+            # A client that was quick to leave: the callback is not taken any more.
+            if not context.add_callback(self.gone.set):
+                self.gone.set()
             while context.is_active():
                 time.sleep(0.01)
         context.send_initial_metadata((("x-initial", "first"), ("x-internal-db", "db-3")))
@@ -125,7 +127,9 @@ class Service:
             self.finish.wait(10)
             context.abort(grpc.StatusCode.INTERNAL, "in the middle")
         if words[1:] == ["hang"]:
-            context.add_callback(self.gone.set)
+            # A client that was quick to leave: the callback is not taken any more.
+            if not context.add_callback(self.gone.set):
+                self.gone.set()
             while context.is_active():
                 time.sleep(0.01)
 

@@ -121,13 +121,14 @@ def test_minority_of_the_other_family_is_left_out(make_chain):
 def test_what_cannot_be_a_gateway_is_left_out(make_chain):
     chain = make_chain(gateways=2)
     registry = Registry(chain)
-    bad = ["127.0.0.1", "0.0.0.0", "224.0.0.5", "255.255.255.255", VIP, "::ffff:10.0.0.11", "fe80::1"]
+    # Of those that a registry takes: it refuses others by itself.
+    bad = ["127.0.0.1", VIP, "::ffff:10.0.0.11", "fe80::1"]
     for n, address in enumerate(bad):
         registry.register(f"bad{n}", address)
     # The registry's word, without checks that would find them out.
     write(chain)
     chain.start_nlbd()
-    chain.nlbd.wait_log("gateway=bad6: its address is no host's: left out")
+    chain.nlbd.wait_log("gateway=bad3: its address is no host's: left out")
     assert chain.states() == {} and chain.refuses()
     for name, host in chain.gateways.items():
         registry.register(name, host.address)
