@@ -325,7 +325,8 @@ static void a_name_without_end_is_cut(void **state)
 
 	memset(text + at, 'n', 5000);
 	memset(text + at + 5000, '\x7f', 1000);
-	strcpy(text + at + 6000, "\":1,\"oops\":2,\"workers\":-1}");
+	snprintf(text + at + 6000, sizeof(text) - at - 6000, "%s",
+		 "\":1,\"oops\":2,\"workers\":-1}");
 	assert_int_equal(load(text), -EINVAL);
 	assert_non_null(strstr(said, "\nf: oops: unknown member\n"));
 	assert_non_null(strstr(said, "f: workers: must be 0..1024, not -1\n"));

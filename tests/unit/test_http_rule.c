@@ -27,21 +27,24 @@ static void refuses_broken_templates(void **state)
 
 static void refuses_what_is_too_long(void **state)
 {
-	char text[2 * (HTTP_RULE_SEGMENTS_MAX + 1) + 1] = "",
-						     variables[HTTP_RULE_VARIABLES_MAX * 4 + 8] =
-							     "";
+	struct buf segments, variables;
 	struct http_rule rule;
 	struct err err;
 
 	(void)state;
+	buf_init(&segments, 0);
 	for (size_t i = 0; i <= HTTP_RULE_SEGMENTS_MAX; i++) {
-		assert_int_equal(http_rule_parse(&rule, str_from(i ? text : "/"), &err), 0);
-		strcat(text, "/s");
+		assert_int_equal(http_rule_parse(&rule, i ? buf_str(&segments) : STR("/"), &err),
+				 0);
+		buf_addz(&segments, "/s");
 	}
-	assert_int_equal(http_rule_parse(&rule, str_from(text), &err), -EINVAL);
+	assert_int_equal(http_rule_parse(&rule, buf_str(&segments), &err), -EINVAL);
+	buf_init(&variables, 0);
 	for (size_t i = 0; i <= HTTP_RULE_VARIABLES_MAX; i++)
-		strcat(variables, "/{v}");
-	assert_int_equal(http_rule_parse(&rule, str_from(variables), &err), -EINVAL);
+		buf_addz(&variables, "/{v}");
+	assert_int_equal(http_rule_parse(&rule, buf_str(&variables), &err), -EINVAL);
+	buf_fini(&segments);
+	buf_fini(&variables);
 }
 
 /* Values as "field=value;…", or NULL when the path does not fit. */
