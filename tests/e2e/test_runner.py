@@ -70,3 +70,43 @@ def test_nothing_built_is_a_failure(tmp_path):
     )
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1] == "0 passed, 1 failed, 0 skipped"
+
+
+UNSTEADY = """
+import os
+
+def test_good():
+    pass
+
+def test_unsteady():
+    mark = os.path.join(os.path.dirname(__file__), "mark")
+    was_there = os.path.exists(mark)
+    open(mark, "w").close()
+    assert was_there
+"""
+
+
+@pytest.mark.parametrize("more,status,total", [
+    ("", 0, "2 passed, 0 failed, 0 skipped"),
+    ("\ndef test_bad():\n    assert False\n", 1, "2 passed, 1 failed, 0 skipped"),
+    ("\nimport pytest\n@pytest.mark.parametrize('n', range(20))\ndef test_many(n):\n    assert False\n",
+     1, "1 passed, 21 failed, 0 skipped"),
+], ids=["unsteady", "bad", "many"])
+def test_second_try(tmp_path, more, status, total):
+    (tmp_path / "test_it.py").write_text(UNSTEADY + more)
+    done = subprocess.run(
+        [sys.executable, "-B", os.path.join(ROOT, "tests", "run.py"), "e2e"],
+        env={**os.environ, "GATEHOUSE_E2E": str(tmp_path), "PYTEST_ADDOPTS": "", "GATEHOUSE_BUILD": "build"},
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stdout
+    assert done.stdout.splitlines()[-1] == total
+    assert ("unsteady: e2e/test_it: test_unsteady passed" in done.stdout) == (more.count("many") == 0)
+
+
+def test_file_that_cannot_be_read_is_a_failure(tmp_path):
+    (tmp_path / "test_it.py").write_text("import nothing_of_that_name\n")
+    done = subprocess.run(
+        [sys.executable, "-B", os.path.join(ROOT, "tests", "run.py"), "e2e"],
+        env={**os.environ, "GATEHOUSE_E2E": str(tmp_path), "PYTEST_ADDOPTS": "", "GATEHOUSE_BUILD": "build"},
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and " 0 failed" not in done.stdout.splitlines()[-1]
