@@ -120,6 +120,9 @@ class Service:
         words = request.name.split("-")
         if words[0] == "fail":
             self.fail(context, words)
+        # Before the first message: of a client that left, a generator is not asked for more.
+        if words[1:] == ["hang"]:
+            context.add_callback(self.gone.set)
         for number in range(int(words[0])):
             self.yielded = number
             yield self.type("pay.v1.Payment")(name=f"w{number}" + "x" * 8192 * (words[1:] == ["large"]))
@@ -127,9 +130,6 @@ class Service:
             self.finish.wait(10)
             context.abort(grpc.StatusCode.INTERNAL, "in the middle")
         if words[1:] == ["hang"]:
-            # A client that was quick to leave: the callback is not taken any more.
-            if not context.add_callback(self.gone.set):
-                self.gone.set()
             while context.is_active():
                 time.sleep(0.01)
 

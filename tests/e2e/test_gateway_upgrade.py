@@ -111,7 +111,7 @@ def test_connections_that_wait_in_the_queues_are_served(own_rig, running):
     assert done.returncode == 0, done.stdout.read()
     running.pids.append(int(re.search(r"process (\d+)", done.stdout.read())[1]))
     own_rig.proc.stopped_on_purpose = True
-    assert len(waiting) > 3
+    assert waiting
     for connection in waiting:
         with connection:
             assert connection.request("GET", "/ping").status == 200

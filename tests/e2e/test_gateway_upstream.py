@@ -82,6 +82,7 @@ def test_connection_closed_behind_a_response_is_not_used_again(scripted, start_r
     for _ in range(10):
         answer = rig.ask("POST", "/s/x", body=b"once")
         assert answer.status == 200 and answer.body == b"A" * size
+        wait_until(lambda: not service.open, "the service's end of the connection", 10)
     assert len(service.heads) == 10, "none was sent twice"
 
 

@@ -421,7 +421,8 @@ def test_self_preservation_shows(registry):
                "holding", 15)
     assert len(registry.instances("user")) == 12
     assert "self-preservation" in registry.proc.log()
-    assert metric(registry, "gatehouse_registry_held_leases") == 12
+    # They run out one after the other.
+    wait_until(lambda: metric(registry, "gatehouse_registry_held_leases") == 12, "all held", 15)
     for name in names:
         assert registry.call("POST", f"/v1/apps/user/instances/{name}/renew").status == 204
     assert not registry.call("GET", "/status").json()["self_preservation"]["is_holding"]
