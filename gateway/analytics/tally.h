@@ -6,7 +6,7 @@
  * count (after Metwally, Agrawal, El Abbadi 2005, "Space-Saving"), so that nobody is counted less
  * than he asked.
  *
- * One thread fills it; after tally_publish it is immutable and any thread may read it.
+ * One thread fills it; handed on to others it is immutable and any thread may read it.
  */
 #pragma once
 

@@ -44,8 +44,6 @@ static json_t *find(const json_t *list, const json_t *like, const char *const *k
 	return NULL;
 }
 
-static void add_numbers(json_t *to, const json_t *from);
-
 static json_t *sum_of(const json_t *a, const json_t *b)
 {
 	json_t *list, *item;
